@@ -1,0 +1,130 @@
+"""The interface of an algorithm: a frozen set of pure functions over dictionaries of vectors.
+
+theta, the parameters of a model, is one flat tensor of shape [P]; so the lines of an algorithm read like the lines
+of its paper. States and messages are dictionaries from names to tensors. Nothing here imports torch: the functions
+use the operators and methods of the tensors that they are given.
+
+The four hooks without a default are FedAvg; a method replaces what differs (``dataclasses.replace``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+State = dict[str, "Tensor"]
+
+REDUCERS = ("weighted", "uniform", "sum", "stack")
+TAGS = {
+    "drift-free": "reaches the optimum of the average loss although clients differ and take several local steps",
+    "stateful": "clients keep a state between rounds",
+    "personalised": "each client has a model of its own; there is no global one",
+    "pooled": "all clients' data are brought together first: a reference that federated learning cannot use",
+    "silent": "sends nothing: a reference without any collaboration",
+}
+
+
+class Step(NamedTuple):
+    """Where local training stands: `index` of the step within the round (from 0) and the step size `lr`."""
+
+    index: int
+    lr: float
+
+
+class Done(NamedTuple):
+    """What a client really did in a round: number of `steps`, and the sum of their step sizes."""
+
+    steps: int
+    lr_sum: float
+
+
+class Info(NamedTuple):
+    """What the server knows when it reduces a round.
+
+    `population` counts the clients that can take part (those with training examples), `cohort` those that did.
+    """
+
+    round: int
+    cohort: int
+    population: int
+
+
+def _no_state(theta: Tensor) -> State:
+    return {}
+
+
+def _send_all(server: State) -> State:
+    return server
+
+
+def _global_model(server: State) -> Tensor:
+    return server["theta"]
+
+
+def _same_for_everyone(server: State, client: State) -> Tensor:
+    return server["theta"]
+
+
+@dataclass(frozen=True)
+class Algorithm:
+    """Pure functions. S: server state, C: client state, D: downlink, W: working state, U: uplink.
+
+    Only the working state may be updated in place (it belongs to the local training of one client in one round);
+    everything else is read-only.
+    """
+
+    start: Callable[[State, State], State]
+    """(D, C) -> W: working state at the beginning of local training; W["theta"] is the local model."""
+
+    grad: Callable[[State, Any, Any], tuple[Tensor, dict[str, Tensor]]]
+    """(W, batch, task) -> (g [P], aux): direction of one local step; aux["loss"] is the mean loss of the batch."""
+
+    finish: Callable[[State, State, State, Done], tuple[State, State]]
+    """(W, D, C, done) -> (U, C'): what goes up, and the client state that stays."""
+
+    serve: Callable[[State, State, Info], State]
+    """(S, reduced U, info) -> S'."""
+
+    step: Callable[[State, Tensor, Step], State]
+    """(W, g, step) -> W: the local optimiser."""
+
+    lr: Callable[[int], float]
+    """round -> local step size."""
+
+    reduce: Mapping[str, str] = field(default_factory=dict)
+    """Uplink entry -> reducer: weighted (by the clients' numbers of examples), uniform, sum, stack."""
+
+    init_server: Callable[[Tensor], State] = lambda theta: {"theta": theta}
+    init_client: Callable[[Tensor], State] = _no_state
+    downlink: Callable[[State], State] = _send_all
+    """S -> D: what is sent down, and counted in bytes."""
+
+    model: Callable[[State], Tensor] = _global_model
+    """S -> theta: the global model that is evaluated and saved."""
+
+    personal: Callable[[State, State], Tensor] = _same_for_everyone
+    """(S, C) -> theta of one client; asked for where the tag `personalised` is set."""
+
+    tags: frozenset[str] = frozenset()
+
+    def __post_init__(self) -> None:
+        if unknown := self.tags - TAGS.keys():
+            raise ValueError(f"unknown tags {sorted(unknown)}; allowed: {sorted(TAGS)}")
+        if unknown := set(self.reduce.values()) - set(REDUCERS):
+            raise ValueError(f"unknown reducers {sorted(unknown)}; allowed: {REDUCERS}")
+
+
+@dataclass(frozen=True)
+class Neutral:
+    """A setting in which a method is FedAvg: `hyperparameters` of the method, `fedavg` of FedAvg.
+
+    `tolerance` 0 asks for the same bits; another value says how far rounding may take the two apart.
+    """
+
+    hyperparameters: Mapping[str, Any]
+    fedavg: Mapping[str, Any] = field(default_factory=dict)
+    tolerance: float = 0.0

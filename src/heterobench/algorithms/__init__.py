@@ -1,0 +1,1 @@
+"""One file per algorithm, discovered by its name; see `heterobench.registry`."""

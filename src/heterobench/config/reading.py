@@ -1,0 +1,47 @@
+"""From a file under ``params/`` to a checked object."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from heterobench.config.strict import Model, build, nearest
+from heterobench.errors import ConfigurationError
+from heterobench.project import Project
+
+KINDS = ("algorithms", "benchmarks", "datasets", "models", "partitions", "schedules")
+
+
+def read_yaml(path: Path) -> Any:
+    """YAML 1.2 (so ``1e-3`` is a number and ``no`` is a word); a key given twice is an error."""
+    try:
+        return YAML(typ="safe", pure=True).load(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigurationError(f"{path}: no such file") from None
+    except YAMLError as error:
+        raise ConfigurationError(f"{path}: not valid YAML: {error}") from None
+
+
+def names(project: Project, kind: str) -> list[str]:
+    """Names of all things of one kind: the files under ``params/<kind>/``."""
+    return sorted(path.stem for path in (project.params / kind).glob("*.yaml"))
+
+
+def check_name(project: Project, kind: str, name: str, where: str) -> None:
+    if name not in (known := names(project, kind)):
+        raise ConfigurationError(f"{where}: no file params/{kind}/{name}.yaml{nearest(name, known)}")
+
+
+def shown(project: Project, path: Path) -> str:
+    """`path` as a user writes it, relative to the project."""
+    return str(path.relative_to(project.root)) if path.is_relative_to(project.root) else str(path)
+
+
+def load(project: Project, kind: str, name: str, model: type[Model], where: str | None = None) -> Model:
+    """The thing called `name`; `where` says who asked for it, for the error when there is no such file."""
+    check_name(project, kind, name, where or "command line")
+    path = project.params / kind / f"{name}.yaml"
+    return build(model, read_yaml(path), shown(project, path))

@@ -1,0 +1,247 @@
+"""From names to fully resolved, validated jobs: what the Snakefile, the command line and the tests all ask for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import product
+from typing import Any
+
+from heterobench import registry
+from heterobench.config.reading import check_name, load, read_yaml, shown
+from heterobench.config.schema import (
+    AlgorithmFile,
+    ArmEntry,
+    BenchmarkFile,
+    Budget,
+    Config,
+    ModelFile,
+    PartitionFile,
+    Preset,
+    Published,
+    ScenarioGrid,
+    ScheduleFile,
+)
+from heterobench.config.strict import build, nearest
+from heterobench.errors import ConfigurationError
+from heterobench.files import digest
+from heterobench.project import Project
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A row of the table: an algorithm with a name, a title and the hyper-parameters that its user set."""
+
+    name: str
+    title: str
+    algorithm: str
+    settings: dict[str, Any]
+    published: tuple[Published, ...] = ()
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """dataset x partition x model x schedule x budget."""
+
+    dataset: str
+    partition: str
+    model: str
+    schedule: str
+    partition_file: PartitionFile
+    model_file: ModelFile
+    schedule_file: ScheduleFile
+    budget: Budget
+    settings: dict[str, Any]
+    target: float | None
+
+    @property
+    def name(self) -> str:
+        return f"{self.dataset}.{self.partition}.{self.model}.{self.schedule}"
+
+
+@dataclass(frozen=True)
+class Job:
+    """What one training process computes: a scenario and an arm, for several seeds."""
+
+    project: Project
+    benchmark: str
+    preset: str
+    scenario: Scenario
+    arm: Arm
+
+    @cached_property
+    def hyperparameters(self):
+        """Frozen, validated hyper-parameters of the arm in this scenario."""
+        where = (
+            f"params/benchmarks/{self.benchmark}.yaml: presets.{self.preset}: "
+            f"{self.arm.name} on {self.scenario.name}"
+        )
+        model = registry.algorithm(self.arm.algorithm).HyperParameters
+        shared = {k: v for k, v in self.scenario.settings.items() if k in model.model_fields}
+        return build(model, shared | self.arm.settings, where)
+
+    def configuration(self) -> dict[str, Any]:
+        """Everything that decides the bits of this job's runs, the seed and the data aside, as plain JSON."""
+        return {
+            "dataset": self.scenario.dataset,
+            "partition": {"name": self.scenario.partition}
+            | self.scenario.partition_file.model_dump(exclude={"title", "reference"}),
+            "model": {"name": self.scenario.model}
+            | self.scenario.model_file.model_dump(exclude={"title", "reference"}),
+            "schedule": {"name": self.scenario.schedule}
+            | self.scenario.schedule_file.model_dump(exclude={"title"}),
+            "budget": self.scenario.budget.model_dump(),
+            "algorithm": {
+                "name": self.arm.algorithm,
+                "arm": self.arm.name,
+                "hyperparameters": self.hyperparameters.model_dump(),
+            },
+        }
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """One table: scenarios x arms x seeds."""
+
+    name: str
+    preset: str
+    title: str
+    about: str
+    scenarios: tuple[Scenario, ...]
+    arms: tuple[Arm, ...]
+    seeds: tuple[int, ...]
+    project: Project
+
+    def job(self, scenario: str, arm: str) -> Job:
+        """The job of a scenario and an arm, by their names."""
+        where = f"params/benchmarks/{self.name}.yaml: presets.{self.preset}"
+        scenarios = {s.name: s for s in self.scenarios}
+        arms = {a.name: a for a in self.arms}
+        for kind, name, known in (("scenario", scenario, scenarios), ("algorithm", arm, arms)):
+            if name not in known:
+                raise ConfigurationError(f"{where}: no {kind} {name!r}{nearest(name, known)}")
+        return Job(self.project, self.name, self.preset, scenarios[scenario], arms[arm])
+
+    def jobs(self) -> list[Job]:
+        return [self.job(s.name, a.name) for s in self.scenarios for a in self.arms]
+
+
+def config(project: Project, **overrides: Any) -> Config:
+    """params/config.yaml, with overrides (from ``snakemake --config``)."""
+    path = project.params / "config.yaml"
+    return build(Config, (read_yaml(path) or {}) | overrides, shown(project, path))
+
+
+def algorithm_files(project: Project) -> dict[str, AlgorithmFile]:
+    """Parameter file of every algorithm; a source file without one is an error, and the other way round."""
+    files = {}
+    for name in registry.algorithms():
+        where = f"src/heterobench/algorithms/{name.replace('-', '_')}.py"
+        files[name] = load(project, "algorithms", name, AlgorithmFile, where)
+        module = registry.algorithm(name)
+        fields = module.HyperParameters.model_fields
+        path = f"params/algorithms/{name}.yaml"
+        build(module.HyperParameters, files[name].defaults, f"{path}: defaults")
+        for key, variant in files[name].variants.items():
+            build(module.HyperParameters, files[name].defaults | variant.defaults, f"{path}: variants.{key}")
+        for key in files[name].search:
+            if key not in fields:
+                raise ConfigurationError(f"{path}: search: unknown hyper-parameter {key!r}{nearest(key, fields)}")
+    return files
+
+
+def arm_names(files: dict[str, AlgorithmFile]) -> dict[str, tuple[str, str | None]]:
+    """Every name that a benchmark may list -> (algorithm, variant or None)."""
+    known: dict[str, tuple[str, str | None]] = {name: (name, None) for name in files}
+    for name, file in files.items():
+        for variant in file.variants:
+            if variant in known:
+                raise ConfigurationError(
+                    f"params/algorithms/{name}.yaml: variants.{variant}: that name is taken "
+                    f"by params/algorithms/{known[variant][0]}.yaml"
+                )
+            known[variant] = (name, variant)
+    return known
+
+
+def resolve_arm(files: dict[str, AlgorithmFile], entry: ArmEntry, where: str) -> Arm:
+    known = arm_names(files)
+    if entry.algorithm not in known:
+        raise ConfigurationError(
+            f"{where}: no algorithm or variant {entry.algorithm!r}{nearest(entry.algorithm, known)}"
+        )
+    algorithm, variant = known[entry.algorithm]
+    file = files[algorithm]
+    chosen = file.variants[variant] if variant else None
+    return Arm(
+        name=entry.name or entry.algorithm,
+        title=entry.title or (chosen.title if chosen else file.title),
+        algorithm=algorithm,
+        settings=file.defaults | (chosen.defaults if chosen else {}) | entry.hyperparameters,
+        published=tuple(file.published),
+    )
+
+
+def scenario(project: Project, names: dict[str, str], budget: dict, settings: dict, target: float | None, where: str):
+    """One scenario from the names of its parts."""
+    check_name(project, "datasets", names["dataset"], where)
+    return Scenario(
+        **names,
+        partition_file=load(project, "partitions", names["partition"], PartitionFile, where),
+        model_file=load(project, "models", names["model"], ModelFile, where),
+        schedule_file=load(project, "schedules", names["schedule"], ScheduleFile, where),
+        budget=build(Budget, budget, f"{where}: budget"),
+        settings=settings,
+        target=target,
+    )
+
+
+def _scenarios(project: Project, preset: Preset, grid: ScenarioGrid, where: str) -> list[Scenario]:
+    axes = {
+        axis: [value] if isinstance(value := getattr(grid, axis), str) else value
+        for axis in ("dataset", "partition", "model", "schedule")
+    }
+    return [
+        scenario(
+            project,
+            dict(zip(axes, names, strict=True)),
+            preset.budget | grid.budget,
+            preset.hyperparameters | grid.hyperparameters,
+            grid.target or preset.target,
+            where,
+        )
+        for names in product(*axes.values())
+    ]
+
+
+def benchmark(project: Project, name: str, preset: str) -> Benchmark:
+    """The table `name` in one of its presets, everything resolved and checked."""
+    file = load(project, "benchmarks", name, BenchmarkFile, "params/config.yaml: benchmarks")
+    path = f"params/benchmarks/{name}.yaml"
+    if preset not in file.presets:
+        raise ConfigurationError(f"{path}: presets: no preset {preset!r}{nearest(preset, file.presets)}")
+    chosen, where = file.presets[preset], f"{path}: presets.{preset}"
+    files = algorithm_files(project)
+    arms = tuple(resolve_arm(files, entry, f"{where}.algorithms") for entry in chosen.algorithms)
+    scenarios = tuple(
+        s
+        for index, grid in enumerate(chosen.scenarios)
+        for s in _scenarios(project, chosen, grid, f"{where}.scenarios[{index}]")
+    )
+    for kind, values in (("scenario", [s.name for s in scenarios]), ("algorithm", [a.name for a in arms])):
+        if twice := {value for value in values if values.count(value) > 1}:
+            raise ConfigurationError(f"{where}: {kind} listed twice: {', '.join(sorted(twice))}")
+    shared = {key for s in scenarios for key in s.settings}
+    accepted = {key for a in arms for key in registry.algorithm(a.algorithm).HyperParameters.model_fields}
+    if unknown := shared - accepted:
+        key = sorted(unknown)[0]
+        raise ConfigurationError(f"{where}: hyperparameters: no algorithm here takes {key!r}{nearest(key, accepted)}")
+    result = Benchmark(name, preset, file.title, file.about, scenarios, arms, tuple(chosen.seeds), project)
+    for job in result.jobs():
+        _ = job.hyperparameters
+    return result
+
+
+def identity(configuration: dict[str, Any], **more: Any) -> str:
+    """Identity of a run: 16 hexadecimal digits over everything that decides its bits."""
+    return digest(configuration | more)[:16]

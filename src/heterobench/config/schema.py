@@ -1,0 +1,150 @@
+"""What each parameter file may hold. Field descriptions are the documentation of the keys."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from heterobench.config.strict import Strict
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Names = list[str] | str
+
+
+class Config(Strict):
+    """params/config.yaml: which benchmarks a plain ``snakemake`` reproduces, and how runs are computed."""
+
+    preset: str = Field("mini", description="preset of every benchmark: mini, or paper")
+    benchmarks: list[str] = Field(min_length=1, description="names of files in params/benchmarks/")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes a GPU where there is one")
+    runs_per_gpu: int = Field(4, ge=1, description="how many jobs may share one GPU")
+    threads: int = Field(1, ge=1, description="CPU threads of one training job; part of a run's identity")
+    checkpoint_seconds: float = Field(30, ge=0, description="least time between two checkpoints of a run")
+
+
+class ModelFile(Strict):
+    title: str
+    architecture: str = Field(description="a file in src/heterobench/models/")
+    options: dict[str, Any] = {}
+    reference: str = ""
+
+
+class PartitionFile(Strict):
+    """A scheme with its options, and how each client's examples are divided."""
+
+    title: str
+    scheme: str = Field(description="a scheme of src/heterobench/partition/schemes.py")
+    clients: int = Field(ge=1)
+    options: dict[str, Any] = {}
+    minimum: int = Field(1, ge=0, description="least number of examples a client may hold")
+    validation: Share = Field(0.1, description="share of each client's examples kept for validation")
+    test: Share = Field(0.1, description="share of each client's examples kept for its own test")
+    reference: str = ""
+
+    @model_validator(mode="after")
+    def _something_left(self):
+        if self.validation + self.test >= 1:
+            raise ValueError("validation + test must leave a share for training (less than 1)")
+        return self
+
+
+class ScheduleFile(Strict):
+    """Who takes part in a round, and how much of the local work each client finishes."""
+
+    title: str
+    participation: float = Field(1.0, gt=0, le=1, description="share of the clients sampled each round")
+    stragglers: Share = Field(
+        0.0, description="share of a cohort that finishes a uniform number of epochs below the full one"
+    )
+
+
+class Budget(Strict):
+    """What every method of a table may spend."""
+
+    rounds: int = Field(ge=1)
+    local_epochs: int = Field(1, ge=1)
+    batch_size: int = Field(ge=1)
+    evaluate_every: int = Field(1, ge=1, description="rounds between two evaluations; the last is evaluated too")
+
+
+class ScenarioGrid(Strict):
+    """Every combination of the listed names is one scenario."""
+
+    dataset: Names
+    model: Names
+    partition: Names
+    schedule: Names = "full"
+    budget: dict[str, Any] = Field({}, description="overrides of the preset's budget")
+    hyperparameters: dict[str, Any] = Field({}, description="shared by all algorithms, here only")
+    target: float | None = Field(None, gt=0, le=1, description="accuracy for rounds- and time-to-target")
+
+
+class ArmEntry(Strict):
+    """One row of the table, where the defaults of the algorithm's file are not enough."""
+
+    algorithm: str
+    name: str | None = Field(None, pattern=r"^[a-z0-9][a-z0-9.\-]*$")
+    title: str | None = None
+    hyperparameters: dict[str, Any] = {}
+
+
+class Preset(Strict):
+    seeds: list[Annotated[int, Field(ge=0)]] | int = Field(description="a list, or a count n for 0..n-1")
+    scenarios: list[ScenarioGrid] = Field(min_length=1)
+    budget: dict[str, Any]
+    hyperparameters: dict[str, Any] = Field({}, description="shared by all algorithms")
+    algorithms: list[ArmEntry] = Field(min_length=1)
+    target: float | None = Field(None, gt=0, le=1)
+
+    @field_validator("algorithms", mode="before")
+    @classmethod
+    def _names_are_entries(cls, value: Any) -> Any:
+        if isinstance(value, list):
+            return [{"algorithm": item} if isinstance(item, str) else item for item in value]
+        return value
+
+    @field_validator("seeds")
+    @classmethod
+    def _count_is_range(cls, value: list[int] | int) -> list[int]:
+        seeds = list(range(value)) if isinstance(value, int) else value
+        if not seeds or len(set(seeds)) != len(seeds):
+            raise ValueError("at least one seed, none of them twice")
+        return seeds
+
+
+class BenchmarkFile(Strict):
+    """One file is one paper-style table."""
+
+    title: str
+    about: str = ""
+    presets: dict[str, Preset] = Field(min_length=1)
+
+
+class Variant(Strict):
+    title: str
+    defaults: dict[str, Any]
+    sources: dict[str, str] = {}
+
+
+class Published(Strict):
+    """A number from the literature, with where it stands and how far it may be trusted."""
+
+    setting: str
+    value: float
+    deviation: float | None = None
+    unit: str = "% accuracy"
+    source: str
+    evidence: Literal["official code", "third-party code", "abstract", "memory"]
+
+
+class AlgorithmFile(Strict):
+    """Defaults with their sources, search space and published numbers of one source file."""
+
+    title: str
+    reference: str
+    defaults: dict[str, Any] = {}
+    sources: dict[str, str] = Field({}, description="where each default comes from")
+    search: dict[str, list[Any]] = Field({}, description="values a tuner may try")
+    variants: dict[str, Variant] = Field({}, description="named settings, usable like an algorithm")
+    published: list[Published] = []

@@ -1,0 +1,56 @@
+"""Base class of everything that is read from a parameter file."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+
+from heterobench.errors import ConfigurationError
+
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def nearest(word: str, allowed: Iterable[str]) -> str:
+    """``; did you mean 'fedprox'? allowed: ...``, for the end of an error message."""
+    allowed = sorted(allowed)
+    close = difflib.get_close_matches(str(word), allowed, n=1, cutoff=0.5)
+    hint = f"; did you mean {close[0]!r}?" if close else ";"
+    return f"{hint} allowed: {', '.join(allowed) or 'nothing'}"
+
+
+class Strict(BaseModel):
+    """A frozen object in which an unknown key is an error that suggests the nearest known one."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, arbitrary_types_allowed=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_keys(cls, values: Any) -> Any:
+        if isinstance(values, dict):
+            for key in values:
+                if key not in cls.model_fields:
+                    raise ValueError(f"unknown key {key!r}{nearest(key, cls.model_fields)}")
+        return values
+
+
+def build(model: type[Model], values: Any, where: str) -> Model:
+    """Validate `values` as `model`; `where` (a file, or file and key) opens every line of the error."""
+    try:
+        return model.model_validate({} if values is None else values)
+    except ValidationError as error:
+        raise ConfigurationError(explain(error, where)) from None
+
+
+def explain(error: ValidationError, where: str) -> str:
+    """One line for each mistake: where, key, what is allowed, what was found."""
+    lines = []
+    for item in error.errors(include_url=False):
+        key = ".".join(str(part) for part in item["loc"])
+        message = item["msg"].removeprefix("Value error, ")
+        found = "" if item["type"] in ("missing", "value_error") else f" (found {item['input']!r})"
+        lines.append(": ".join(part for part in (where, key, message + found) if part))
+    return "\n".join(lines)

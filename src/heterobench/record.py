@@ -1,0 +1,92 @@
+"""A run's record: the only thing that training writes beside checkpoints and models.
+
+Files in the directory of a run::
+
+    config.json         identity, resolved configuration, seed, hashes of data and partition, code fingerprint
+    provenance.json     git revision, packages, hardware, host, time of start
+    rounds.jsonl        one line per evaluated round, append-only, no times: same inputs, same bytes
+    timing.jsonl        wall-clock of the same rounds: {"round", "seconds" of training so far, "time" (unix)}
+    progress.json       round, rounds, metric, seconds left: for `heterobench watch`
+    checkpoints/        what a killed run goes on from; removed when the run has ended
+    final.safetensors, selected.safetensors     models: last round, best round on validation data
+    end.json            written last: status, digest of rounds.jsonl, rounds, seconds
+
+Numbers that are not finite are written as the strings "NaN", "Infinity", "-Infinity" (JSON has no such numbers).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from heterobench.files import read_json
+
+CONFIG, PROVENANCE, ROUNDS, TIMING = "config.json", "provenance.json", "rounds.jsonl", "timing.jsonl"
+PROGRESS, CHECKPOINTS, END = "progress.json", "checkpoints", "end.json"
+FINAL, SELECTED = "final.safetensors", "selected.safetensors"
+
+
+def encode(value: Any) -> Any:
+    """`value` with non-finite floats as strings."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else ("Infinity" if value > 0 else "-Infinity")
+    if isinstance(value, dict):
+        return {key: encode(item) for key, item in value.items()}
+    return value
+
+
+def decode(value: Any) -> Any:
+    if value in ("NaN", "Infinity", "-Infinity"):
+        return float(value.replace("Infinity", "inf"))
+    if isinstance(value, dict):
+        return {key: decode(item) for key, item in value.items()}
+    return value
+
+
+def line(row: dict[str, Any]) -> str:
+    return json.dumps(encode(row), sort_keys=True, separators=(",", ":")) + "\n"
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """All complete lines; a last line without its end (the process was killed while writing) is left out."""
+    if not Path(path).is_file():
+        return []
+    text = Path(path).read_text(encoding="utf-8")
+    return [decode(json.loads(row)) for row in text[: text.rfind("\n") + 1].splitlines()]
+
+
+@dataclass(frozen=True)
+class Record:
+    """Read access to the directory of a run."""
+
+    folder: Path
+
+    @property
+    def config(self) -> dict[str, Any]:
+        return read_json(self.folder / CONFIG)
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        return read_json(self.folder / PROVENANCE)
+
+    @property
+    def rounds(self) -> list[dict[str, Any]]:
+        """One dictionary per evaluated round: "round" (1 = after the first) and the metrics by name."""
+        return read_lines(self.folder / ROUNDS)
+
+    @property
+    def timing(self) -> list[dict[str, Any]]:
+        return read_lines(self.folder / TIMING)
+
+    @property
+    def end(self) -> dict[str, Any] | None:
+        """None while the run goes on, or when it was killed."""
+        path = self.folder / END
+        return read_json(path) if path.is_file() else None
+
+    @property
+    def finished(self) -> bool:
+        return (self.folder / END).is_file()
