@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
@@ -126,10 +128,15 @@ class Benchmark:
         return [self.job(s.name, a.name) for s in self.scenarios for a in self.arms]
 
 
+OVERRIDES = "HETEROBENCH_CONFIG"
+"""Environment variable with overrides of params/config.yaml as JSON: how ``snakemake --config`` reaches the jobs."""
+
+
 def config(project: Project, **overrides: Any) -> Config:
-    """params/config.yaml, with overrides (from ``snakemake --config``)."""
+    """params/config.yaml, with overrides."""
     path = project.params / "config.yaml"
-    return build(Config, (read_yaml(path) or {}) | overrides, shown(project, path))
+    inherited = json.loads(os.environ.get(OVERRIDES, "{}"))
+    return build(Config, (read_yaml(path) or {}) | inherited | overrides, shown(project, path))
 
 
 def algorithm_files(project: Project) -> dict[str, AlgorithmFile]:

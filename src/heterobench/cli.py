@@ -1,0 +1,210 @@
+"""The command line: thin, over the same functions that the workflow's rules call.
+
+Heavy libraries are imported by the command that needs them, so that `heterobench list` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+from heterobench import __version__
+from heterobench.config import resolve
+from heterobench.errors import HeterobenchError
+from heterobench.files import write_json
+from heterobench.project import Project
+
+
+def _list(project: Project, options: argparse.Namespace) -> None:
+    from heterobench.listing import show
+
+    show(project, options.kind)
+
+
+def _run(project: Project, options: argparse.Namespace) -> None:
+    from heterobench.single import run_single
+
+    run_single(project, options)
+
+
+def _watch(project: Project, options: argparse.Namespace) -> None:
+    from heterobench.watch import watch
+
+    watch(project, once=options.once)
+
+
+def _doctor(project: Project, options: argparse.Namespace) -> int:
+    from heterobench.doctor import doctor
+
+    return 0 if doctor(project) else 1
+
+
+def _ui(project: Project, options: argparse.Namespace) -> None:
+    from heterobench.tracking.ui import ui
+
+    ui(project, port=options.port, host=options.host)
+
+
+def _obtain(project: Project, options: argparse.Namespace) -> None:
+    from heterobench.data.versioned import obtain
+
+    obtain(project, options.dataset)
+
+
+def _prepare(project: Project, options: argparse.Namespace) -> None:
+    from heterobench.data.prepare import prepare
+
+    print(prepare(project, options.dataset))
+
+
+def _partition(project: Project, options: argparse.Namespace) -> None:
+    from heterobench.single import draw_partitions
+
+    for manifest in draw_partitions(project, options.dataset, options.partition, options.seeds):
+        print(manifest)
+
+
+def _picture(project: Project, options: argparse.Namespace) -> None:
+    from heterobench.partition.store import picture
+
+    picture(project, options.dataset, options.partition, options.seed, Path(options.output))
+
+
+def _benchmark(project: Project, options: argparse.Namespace) -> resolve.Benchmark:
+    return resolve.benchmark(project, options.benchmark, options.preset or resolve.config(project).preset)
+
+
+def _train(project: Project, options: argparse.Namespace) -> None:
+    from heterobench.training import run_job
+
+    benchmark = _benchmark(project, options)
+    seeds = options.seeds or benchmark.seeds
+    print(run_job(benchmark.job(options.scenario, options.algorithm), seeds, resolve.config(project)))
+
+
+def _evaluate(project: Project, options: argparse.Namespace) -> None:
+    from heterobench.evaluation import write_evaluation
+
+    for path in write_evaluation(_benchmark(project, options), options.scenario, resolve.config(project).threads):
+        print(path)
+
+
+def _report(project: Project, options: argparse.Namespace) -> None:
+    from heterobench.report.write import write_report
+
+    for path in write_report(_benchmark(project, options)):
+        print(path)
+
+
+def _track(project: Project, options: argparse.Namespace) -> None:
+    if options.follow:
+        from heterobench.tracking.follow import follow
+
+        follow(project, options.follow)
+    else:
+        from heterobench.tracking.importer import track
+
+        summary = track(project)
+        print(summary)
+        if options.output:
+            write_json(Path(options.output), asdict(summary))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="heterobench",
+        description="Published comparisons of learning on unevenly split data, run again, fairly. "
+        "`snakemake` reproduces all benchmarks; these commands do single steps of it.",
+    )
+    parser.add_argument("--version", action="version", version=f"heterobench {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, function, text: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text)
+        sub.set_defaults(function=function)
+        return sub
+
+    def in_benchmark(sub: argparse.ArgumentParser, *, scenario: bool) -> None:
+        sub.add_argument("--benchmark", required=True, help="a file in params/benchmarks/")
+        sub.add_argument("--preset", help="default: preset of params/config.yaml")
+        if scenario:
+            sub.add_argument("--scenario", required=True, help="dataset.partition.model.schedule")
+
+    sub = command("list", _list, "what there is, with a line about each")
+    sub.add_argument("kind", choices=["algorithms", "benchmarks", "datasets", "models", "partitions", "schedules"])
+
+    sub = command("run", _run, "one run without Snakemake: data, partition, training, scores")
+    sub.add_argument("--dataset", default="digits")
+    sub.add_argument("--partition", default="dirichlet-0.1")
+    sub.add_argument("--model", default="mlp")
+    sub.add_argument("--schedule", default="full")
+    sub.add_argument("--algorithm", default="fedavg", help="an algorithm or a variant, as in `list algorithms`")
+    sub.add_argument("--seed", type=int, default=0)
+    sub.add_argument("--rounds", type=int, default=20)
+    sub.add_argument("--local-epochs", type=int, default=1)
+    sub.add_argument("--batch-size", type=int, default=16)
+    sub.add_argument("--evaluate-every", type=int, default=1)
+    sub.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a hyper-parameter; repeatable")
+
+    sub = command("watch", _watch, "progress of running jobs")
+    sub.add_argument("--once", action="store_true", help="print the present state and end")
+
+    command("doctor", _doctor, "what is installed and reachable, and what to do about what is not")
+
+    sub = command("ui", _ui, "start the MLflow page on this project's runs")
+    sub.add_argument("--port", type=int, default=5000)
+    sub.add_argument("--host", default="127.0.0.1")
+
+    sub = command("track", _track, "import finished runs into MLflow; importing again changes nothing")
+    sub.add_argument("--follow", type=int, metavar="PID", help="go on importing until that process has ended")
+
+    sub.add_argument("--output", help="a .json file for the counts")
+
+    sub = command("obtain", _obtain, "raw files of a data set: dvc pull, else its DVC stage")
+    sub.add_argument("dataset")
+
+    sub = command("prepare", _prepare, "raw files to memory-mapped arrays")
+    sub.add_argument("dataset")
+
+    sub = command("partition", _partition, "draw and store partitions")
+    sub.add_argument("dataset")
+    sub.add_argument("partition")
+    sub.add_argument("--seeds", type=int, nargs="+", default=[0])
+
+    sub = command("picture", _picture, "picture of a stored partition")
+    sub.add_argument("dataset")
+    sub.add_argument("partition")
+    sub.add_argument("--seed", type=int, default=0)
+    sub.add_argument("--output", required=True, help="an .svg file")
+
+    sub = command("train", _train, "all runs of one scenario and algorithm of a benchmark")
+    in_benchmark(sub, scenario=True)
+    sub.add_argument("--algorithm", required=True, help="a row of the benchmark")
+    sub.add_argument("--seeds", type=int, nargs="+", help="default: the preset's")
+
+    sub = command("evaluate", _evaluate, "scores of all runs of a scenario, from records and saved models")
+    in_benchmark(sub, scenario=True)
+
+    sub = command("report", _report, "tables, figures and the page of a benchmark, from its evaluations")
+    in_benchmark(sub, scenario=False)
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command; an error that a user can act on is printed without a traceback. Returns the exit status."""
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    try:
+        return options.function(Project.find(), options) or 0
+    except HeterobenchError as error:
+        print(f"heterobench: {error}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Data sets: raw files with checksums, readers, and the prepared arrays that training maps into memory."""

@@ -1,0 +1,320 @@
+"""`heterobench doctor`: what is installed, what works, and what to do about what does not."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sqlite3
+import subprocess
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import NamedTuple, TextIO
+
+from heterobench.errors import HeterobenchError
+from heterobench.project import Project
+
+# Packages shown by name; the others are checked, and shown when they are wrong.
+SHOWN = ("torch", "snakemake", "mlflow", "dvc")
+COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
+GIB = 2**30
+
+
+class Check(NamedTuple):
+    """`status`: ok; warn: works, or will, within limits; fail: something that the pipeline needs is not there."""
+
+    name: str
+    status: str
+    found: str
+    advice: str = ""
+
+
+def python(project: Project) -> Iterator[Check]:
+    from packaging.specifiers import SpecifierSet
+
+    wanted = metadata.metadata("heterobench")["Requires-Python"]
+    if platform.python_version() in SpecifierSet(wanted):
+        yield Check("python", "ok", platform.python_version())
+    else:
+        yield Check("python", "fail", platform.python_version(), f"make an environment with Python {wanted}")
+
+
+def packages(project: Project) -> Iterator[Check]:
+    """Installed versions against the requirements of the installed heterobench."""
+    from packaging.requirements import Requirement
+
+    shown, wrong = [], 0
+    for text in metadata.requires("heterobench") or []:
+        requirement = Requirement(text)
+        if requirement.marker and not requirement.marker.evaluate({"extra": ""}):
+            continue
+        try:
+            version = metadata.version(requirement.name)
+        except metadata.PackageNotFoundError:
+            version = None
+        if version is None or not requirement.specifier.contains(version, prereleases=True):
+            wrong += 1
+            advice = f"pip install '{requirement.name}{requirement.specifier}'"
+            yield Check("packages", "fail", f"{requirement.name} {version or 'is not installed'}", advice)
+        elif requirement.name in SHOWN:
+            shown.append(f"{requirement.name} {version}")
+    if not wrong:
+        yield Check("packages", "ok", ", ".join(shown))
+
+
+def device(project: Project) -> Iterator[Check]:
+    """What torch computes on. Importing torch takes seconds."""
+    import torch
+
+    from heterobench.config import resolve
+
+    wish = resolve.config(project).device
+    if torch.cuda.is_available():
+        names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+        unused = " (not used: params/config.yaml says device: cpu)" if wish == "cpu" else ""
+        yield Check("device", "ok", ", ".join(names) + unused)
+        return
+    gpus = Path("/proc/driver/nvidia/gpus")
+    present = gpus.is_dir() and any(gpus.iterdir())
+    found = f"CPU, torch {torch.__version__}" + (", though this machine has an NVIDIA GPU" if present else "")
+    build = "install a CUDA build of torch that fits the driver (see nvidia-smi)"
+    if wish == "cuda":
+        yield Check("device", "fail", found, f"{build}, or set device: auto in params/config.yaml")
+    else:
+        yield Check("device", "warn" if present else "ok", found, build if present else "")
+
+
+def machine(project: Project) -> Iterator[Check]:
+    import psutil
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    memory, disk = psutil.virtual_memory().available / GIB, shutil.disk_usage(project.root).free / GIB
+    found = f"{cores} cores, {memory:.1f} GiB memory free, {disk:.1f} GiB disk free"
+    if memory < 2:
+        yield Check("machine", "warn", found, "a job needs about 1 GiB: give snakemake fewer --cores")
+    elif disk < 2:
+        yield Check("machine", "warn", found, "CIFAR-10 alone needs 1 GiB: free some disk")
+    else:
+        yield Check("machine", "ok", found)
+
+
+def code(project: Project) -> Iterator[Check]:
+    """The revision that provenance.json of each run will name."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(project.root), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout.strip()
+
+    try:
+        revision, changes = git("rev-parse", "--short", "HEAD"), git("status", "--porcelain")
+    except (OSError, subprocess.SubprocessError):
+        advice = "work in a clone, so that results name the code that made them"
+        yield Check("code", "warn", "no git revision", advice)
+        return
+    if changes:
+        found = f"{revision} with {len(changes.splitlines())} uncommitted changes"
+        yield Check("code", "warn", found, "commit before a run whose numbers you want to cite")
+    else:
+        yield Check("code", "ok", revision)
+
+
+def parameters(project: Project) -> Iterator[Check]:
+    """Every parameter file, and every preset of every benchmark resolved to its jobs."""
+    from heterobench.config import resolve
+    from heterobench.config.reading import load, names
+    from heterobench.config.schema import BenchmarkFile
+
+    jobs, failed = 0, 0
+    checks: list[tuple[str, Callable[[], int]]] = [("config.yaml", lambda: bool(resolve.config(project)) * 0)]
+    for name in names(project, "benchmarks"):
+        try:
+            presets = list(load(project, "benchmarks", name, BenchmarkFile).presets)
+        except HeterobenchError as error:
+            failed += 1
+            yield Check("parameters", "fail", name, str(error))
+            continue
+        for preset in presets:
+            checks.append(
+                (f"{name}/{preset}", lambda n=name, p=preset: len(resolve.benchmark(project, n, p).jobs()))
+            )
+    for name, count in checks:
+        try:
+            jobs += count()
+        except HeterobenchError as error:
+            failed += 1
+            yield Check("parameters", "fail", name, str(error))
+    if not failed:
+        yield Check("parameters", "ok", f"{len(checks) - 1} benchmarks with presets, {jobs} jobs, all valid")
+
+
+def data(project: Project) -> Iterator[Check]:
+    """Raw and prepared form of each data set; what is not there yet is no fault, the workflow makes it."""
+    from heterobench.config import resolve
+    from heterobench.config.reading import names
+    from heterobench.data.schema import SOURCE, load_dataset_file
+
+    config = resolve.config(project)
+    needed = {
+        scenario.dataset
+        for name in config.benchmarks
+        for scenario in resolve.benchmark(project, name, config.preset).scenarios
+    }
+    for name in names(project, "datasets"):
+        label, folder = f"data {name}", project.raw(name)
+        missing = [
+            f for f in (*load_dataset_file(project, name).raw_paths, SOURCE) if not (folder / f).is_file()
+        ]
+        prepared = (project.prepared(name) / "manifest.json").is_file()
+        if not missing:
+            made = "prepared" if prepared else "not prepared yet: snakemake does it"
+            yield Check(label, "ok", f"raw files there, {made}")
+        elif folder.is_dir() and any(folder.iterdir()):
+            found = f"in data/raw/{name} missing: {', '.join(missing)}"
+            yield Check(label, "warn", found, f"heterobench obtain {name}")
+        elif name in needed:
+            yield Check(
+                label, "ok", "not obtained yet: snakemake does it", f"or now: heterobench obtain {name}"
+            )
+        else:
+            yield Check(label, "ok", "not obtained; params/config.yaml does not need it")
+
+
+def mirror(project: Project) -> Iterator[Check]:
+    place = os.environ.get("HETEROBENCH_MIRROR")
+    if not place:
+        yield Check("mirror", "ok", "HETEROBENCH_MIRROR is not set: data sets come from their publishers")
+    elif "://" in place:
+        reason = unreachable(place)
+        advice = "check HETEROBENCH_MIRROR and the network" if reason else ""
+        yield Check("mirror", "warn" if reason else "ok", f"{place}{reason}", advice)
+    elif Path(place).is_dir() and os.access(place, os.R_OK | os.X_OK):
+        yield Check("mirror", "ok", place)
+    else:
+        yield Check("mirror", "fail", f"{place} is no readable folder", "correct or unset HETEROBENCH_MIRROR")
+
+
+def dvc(project: Project) -> Iterator[Check]:
+    """Remotes must verify: DVC believes an altered file of a local or S3 remote unless told not to."""
+    from heterobench.data.versioned import command, environment
+
+    if not (project.root / ".dvc" / "config").is_file():
+        yield Check("dvc", "fail", "no .dvc/config", "work in a clone of the repository, or run dvc init")
+        return
+    listing = subprocess.run(
+        command("config", "--list"),
+        cwd=project.root,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    if listing.returncode:
+        found = (listing.stderr.strip().splitlines() or ["dvc config fails"])[-1]
+        yield Check("dvc", "fail", found, "correct .dvc/config and .dvc/config.local")
+        return
+    settings = dict(line.partition("=")[::2] for line in listing.stdout.splitlines())
+    if settings.get("core.analytics", "true").lower() != "false":
+        yield Check("dvc", "warn", "usage reports are on", "dvc config core.analytics false")
+    remotes = sorted(
+        key.split(".")[1] for key in settings if key.startswith("remote.") and key.endswith(".url")
+    )
+    unsafe = [name for name in remotes if settings.get(f"remote.{name}.verify", "").lower() != "true"]
+    for name in unsafe:
+        used = name == settings.get("core.remote")
+        advice = f"dvc remote modify --local {name} verify true"
+        yield Check("dvc", "fail" if used else "warn", f"remote {name} accepts altered files", advice)
+    if not remotes:
+        yield Check("dvc", "ok", "no remote: raw files come from their publishers")
+    elif not unsafe:
+        default = settings.get("core.remote")
+        advice = "" if default else f"to pull from one: dvc remote default --local {remotes[0]}"
+        yield Check(
+            "dvc", "ok" if default else "warn", f"remotes, all verified: {', '.join(remotes)}", advice
+        )
+
+
+def tracker(project: Project) -> Iterator[Check]:
+    from heterobench.tracking.importer import database, tracking_uri
+
+    uri = tracking_uri(project)
+    if (file := database(uri)) is not None:
+        yield sqlite_tracker(file)
+    elif uri.startswith(("http:", "https:")):
+        reason = unreachable(f"{uri.rstrip('/')}/health")
+        advice = (
+            "start that server, or unset MLFLOW_TRACKING_URI; training goes on without it" if reason else ""
+        )
+        yield Check("tracker", "fail" if reason else "ok", f"{uri}{reason}", advice)
+    else:
+        yield Check("tracker", "warn", f"{uri}: not checked", "heterobench track says whether it works")
+
+
+def sqlite_tracker(file: Path) -> Check:
+    """Read without mlflow and without waiting for whoever writes."""
+    if not file.exists():
+        if file.parent.is_dir() and os.access(file.parent, os.W_OK):
+            return Check("tracker", "ok", f"{file}: made when the first run has finished")
+        return Check("tracker", "fail", f"{file.parent} cannot be written", "correct MLFLOW_TRACKING_URI")
+    connection = None
+    try:
+        connection = sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True, timeout=2)
+        count = connection.execute("SELECT count(*) FROM runs WHERE lifecycle_stage = 'active'").fetchone()[0]
+        return Check("tracker", "ok", f"{file}: {count} runs")
+    except sqlite3.OperationalError as error:
+        if "locked" in str(error):
+            advice = "somebody writes: imports wait and try again; else look who holds it (fuser)"
+            return Check("tracker", "warn", f"{file}: locked", advice)
+        return Check("tracker", "fail", f"{file}: {error}", ANEW)
+    except sqlite3.DatabaseError as error:
+        return Check("tracker", "fail", f"{file}: {error}", ANEW)
+    finally:
+        if connection is not None:
+            connection.close()
+
+
+ANEW = "move the file away and run heterobench track: it is made anew from the records"
+
+
+def unreachable(url: str) -> str:
+    """An empty text, or why `url` does not answer within 3 seconds; an HTTP error status is an answer, too."""
+    try:
+        with urllib.request.urlopen(url, timeout=3):
+            return ""
+    except urllib.error.HTTPError as error:
+        return "" if error.code < 500 else f": {error}"
+    except (OSError, ValueError) as error:
+        return f": {getattr(error, 'reason', error)}"
+
+
+CHECKS = (python, packages, device, machine, code, parameters, data, mirror, dvc, tracker)
+
+
+def examine(project: Project) -> Iterator[Check]:
+    """All checks in order. One that breaks is itself a finding and does not stop the others."""
+    for check in CHECKS:
+        try:
+            yield from check(project)
+        except HeterobenchError as error:
+            yield Check(check.__name__, "fail", str(error))
+        except Exception as error:
+            yield Check(check.__name__, "fail", f"{type(error).__name__}: {error}", "see this error first")
+
+
+def doctor(project: Project, stream: TextIO | None = None) -> bool:
+    """Print all checks as a table; False when one of them failed (warnings do not count)."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    checks = list(examine(project))
+    table = Table(title=f"heterobench doctor: {project.root}", title_justify="left", show_lines=False)
+    for name in ("check", "", "found", "what to do"):
+        table.add_column(name, overflow="fold")
+    for check in checks:
+        status = Text(check.status, style=COLOURS[check.status])
+        table.add_row(check.name, status, Text(check.found), Text(check.advice))
+    Console(file=stream).print(table)
+    return all(check.status != "fail" for check in checks)

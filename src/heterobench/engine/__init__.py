@@ -1,0 +1,1 @@
+"""Regimes: how rounds follow each other. Here: synchronous rounds with a server."""

@@ -1,0 +1,99 @@
+"""Synchronous rounds: the server sends, a cohort trains, the server reduces.
+
+`begin` gives the state before the first round and `advance` takes it through one round; a run is nothing but
+`advance` applied again and again, so a run that goes on from a stored state ends with the same bits.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from heterobench import schedule as schedules
+from heterobench.algorithm import Algorithm, Info, State
+from heterobench.channel import COUNT_BYTES, size
+from heterobench.combine import combine
+from heterobench.config.schema import Budget, ScheduleFile
+from heterobench.executor import loop
+from heterobench.federation import Federation, batches
+from heterobench.task import Task
+
+
+@dataclass(frozen=True)
+class Setting:
+    """All that a run is made of."""
+
+    federation: Federation
+    task: Task
+    algorithm: Algorithm
+    schedule: ScheduleFile
+    budget: Budget
+    seed: int
+
+    def __post_init__(self) -> None:
+        if "pooled" in self.algorithm.tags:
+            object.__setattr__(self, "federation", self.federation.pooled())
+
+
+@dataclass(frozen=True)
+class RunState:
+    """Everything that the next round depends on.
+
+    `clients` holds the states of the clients that have taken part; the others still have `fresh`, the state that
+    every client starts with.
+    """
+
+    round: int
+    server: State
+    fresh: State
+    clients: dict[int, State] = field(default_factory=dict)
+    bytes_up: int = 0
+    bytes_down: int = 0
+    train_loss: float = float("nan")
+
+    def client(self, i: int) -> State:
+        return self.clients.get(i, self.fresh)
+
+
+def begin(setting: Setting) -> RunState:
+    """The state before the first round."""
+    theta = setting.task.init(setting.seed)
+    return RunState(0, setting.algorithm.init_server(theta), setting.algorithm.init_client(theta))
+
+
+def advance(setting: Setting, state: RunState) -> RunState:
+    """One round: cohort, downlink, local training, uplinks, server."""
+    algorithm, federation, seed, round = setting.algorithm, setting.federation, setting.seed, state.round
+    active = federation.active
+    cohort = schedules.cohort(setting.schedule, seed, round, active)
+    down = algorithm.downlink(state.server)
+    work = [_work(setting, state, int(client)) for client in cohort]
+    results = loop.run(algorithm, setting.task, federation.pool, down, work)
+
+    examples = [len(federation.train[int(client)]) for client in cohort]
+    up = combine([result.uplink for result in results], examples, algorithm.reduce)
+    server = algorithm.serve(state.server, up, Info(round, len(cohort), len(active)))
+    sent = 0 if "pooled" in algorithm.tags else 1  # bringing all data together first is not federated communication
+    kept = {w.client: result.state for w, result in zip(work, results, strict=True) if result.state}
+    return replace(
+        state,
+        round=round + 1,
+        server=server,
+        clients=state.clients | kept,
+        bytes_up=state.bytes_up + sent * sum(size(r.uplink) + COUNT_BYTES for r in results if r.uplink),
+        bytes_down=state.bytes_down + sent * size(down) * len(cohort),
+        train_loss=float(np.average([result.loss for result in results], weights=examples)),
+    )
+
+
+def _work(setting: Setting, state: RunState, client: int) -> loop.Work:
+    budget, seed, round = setting.budget, setting.seed, state.round
+    epochs = schedules.epochs(setting.schedule, seed, round, client, budget.local_epochs)
+    rows = np.asarray(setting.federation.train[client])
+    return loop.Work(
+        client,
+        state.client(client),
+        batches(seed, round, client, rows, epochs, budget.batch_size),
+        setting.algorithm.lr(round),
+    )

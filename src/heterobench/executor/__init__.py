@@ -1,0 +1,1 @@
+"""How the local work of a cohort is computed; every executor gives the same answer."""

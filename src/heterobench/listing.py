@@ -1,0 +1,91 @@
+"""What there is: tables for `heterobench list`."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+
+from heterobench.config import resolve
+from heterobench.config.reading import load, names
+from heterobench.config.schema import BenchmarkFile, ModelFile, PartitionFile, ScheduleFile
+from heterobench.project import Project
+
+
+def _algorithms(project: Project) -> tuple[list[str], list[list[str]]]:
+    from heterobench import registry
+
+    rows = []
+    for name, file in resolve.algorithm_files(project).items():
+        module = registry.algorithm(name)
+        tags = sorted(module.make(module.HyperParameters(**file.defaults)).tags)
+        rows.append([name, file.title, ", ".join(tags), file.reference])
+        rows += [[key, variant.title, f"variant of {name}", ""] for key, variant in file.variants.items()]
+    return ["name", "title", "tags", "reference"], rows
+
+
+def _datasets(project: Project) -> tuple[list[str], list[list[str]]]:
+    from heterobench.data.schema import load_dataset_file
+
+    rows = []
+    for name in names(project, "datasets"):
+        file = load_dataset_file(project, name)
+        prepared = (project.prepared(name) / "manifest.json").is_file()
+        shape = "x".join(map(str, file.shape))
+        rows.append([name, file.title, shape, str(len(file.classes)), file.licence, "yes" if prepared else "no"])
+    return ["name", "title", "shape", "classes", "licence", "prepared"], rows
+
+
+def _partitions(project: Project) -> tuple[list[str], list[list[str]]]:
+    rows = []
+    for name in names(project, "partitions"):
+        file = load(project, "partitions", name, PartitionFile)
+        options = ", ".join(f"{key} = {value}" for key, value in file.options.items())
+        rows.append([name, file.title, file.scheme, str(file.clients), options, file.reference])
+    return ["name", "title", "scheme", "clients", "options", "reference"], rows
+
+
+def _models(project: Project) -> tuple[list[str], list[list[str]]]:
+    files = {name: load(project, "models", name, ModelFile) for name in names(project, "models")}
+    rows = [[name, file.title, file.architecture, file.reference] for name, file in files.items()]
+    return ["name", "title", "architecture", "reference"], rows
+
+
+def _schedules(project: Project) -> tuple[list[str], list[list[str]]]:
+    files = {name: load(project, "schedules", name, ScheduleFile) for name in names(project, "schedules")}
+    rows = [[name, f.title, f"{f.participation:g}", f"{f.stragglers:g}"] for name, f in files.items()]
+    return ["name", "title", "participation", "stragglers"], rows
+
+
+def _benchmarks(project: Project) -> tuple[list[str], list[list[str]]]:
+    rows = []
+    for name in names(project, "benchmarks"):
+        for preset in load(project, "benchmarks", name, BenchmarkFile).presets:
+            table = resolve.benchmark(project, name, preset)
+            counts = [len(table.scenarios), len(table.arms), len(table.seeds)]
+            runs = counts[0] * counts[1] * counts[2]
+            rows.append([name, preset, table.title, *map(str, counts), str(runs)])
+    return ["name", "preset", "title", "scenarios", "algorithms", "seeds", "runs"], rows
+
+
+KINDS = {
+    "algorithms": _algorithms,
+    "benchmarks": _benchmarks,
+    "datasets": _datasets,
+    "models": _models,
+    "partitions": _partitions,
+    "schedules": _schedules,
+}
+
+
+def show(project: Project, kind: str) -> None:
+    """Print the things of one kind: a table on a terminal, tab-separated lines into a pipe."""
+    header, rows = KINDS[kind](project)
+    console = Console()
+    if not console.is_terminal:
+        for row in [header, *rows]:
+            print("\t".join(row))
+        return
+    table = Table(*header, box=None, header_style="bold", pad_edge=False)
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)

@@ -1,0 +1,1 @@
+"""Metrics: functions over scores, records and saved models."""

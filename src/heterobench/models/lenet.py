@@ -1,0 +1,37 @@
+"""LeNet-like CNN: two 5x5 convolutions of 6 and 16 channels with max-pooling, then 120-84 units.
+
+The small CNN of NIID-Bench (Li et al., ICDE 2022, arXiv 2102.02079), without padding: 44,426 parameters on 28x28
+grey, 62,006 on 32x32 colour images with 10 classes.
+"""
+
+from __future__ import annotations
+
+from heterobench.config.strict import Strict
+
+
+class Options(Strict):
+    pass
+
+
+def make(shape, classes, options):
+    from torch import nn
+
+    from heterobench.models import require_images
+
+    require_images(shape, 16, "lenet")
+    channels, height, width = shape
+    side = lambda n: ((n - 4) // 2 - 4) // 2  # noqa: E731  two unpadded 5x5 convolutions, each halved
+    return nn.Sequential(
+        nn.Conv2d(channels, 6, 5),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(6, 16, 5),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(16 * side(height) * side(width), 120),
+        nn.ReLU(),
+        nn.Linear(120, 84),
+        nn.ReLU(),
+        nn.Linear(84, classes),
+    )

@@ -1,0 +1,23 @@
+"""Multi-layer perceptron with ReLU. hidden = [200, 200] is the 2NN of McMahan et al. 2017 (199,210 parameters)."""
+
+from __future__ import annotations
+
+import math
+
+from pydantic import Field, PositiveInt
+
+from heterobench.config.strict import Strict
+
+
+class Options(Strict):
+    hidden: list[PositiveInt] = Field([200], min_length=1, description="widths of the hidden layers")
+
+
+def make(shape, classes, options):
+    from torch import nn
+
+    widths = [math.prod(shape), *options.hidden]
+    layers = [nn.Flatten()]
+    for fan_in, fan_out in zip(widths[:-1], widths[1:], strict=True):
+        layers += [nn.Linear(fan_in, fan_out), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Linear(widths[-1], classes))

@@ -1,0 +1,1 @@
+"""Who holds which training example: one pure function per scheme, measured, stored under its content hash."""

@@ -1,0 +1,120 @@
+"""Where a result comes from: code, packages, hardware."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib.metadata
+import os
+import platform
+import socket
+import subprocess
+import time
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("heterobench", "torch", "numpy", "safetensors")
+SOURCE = Path(__file__).parent
+
+# Modules that say where things are and how errors read, but cannot change a bit of a result.
+SILENT = ("cli", "config", "errors", "files", "project", "provenance", "record", "registry")
+
+
+def _without_docstrings(tree: ast.Module) -> ast.Module:
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list) and body and isinstance(body[0], ast.Expr):
+            first = body[0].value
+            if isinstance(first, ast.Constant) and isinstance(first.value, str):
+                node.body = body[1:] or [ast.Pass()]
+    return tree
+
+
+def _path(module: str) -> Path | None:
+    base = SOURCE.joinpath(*module.split(".")[1:])
+    for path in (base.with_suffix(".py"), base / "__init__.py"):
+        if path.is_file():
+            return path
+    return None
+
+
+def _imports(tree: ast.Module) -> Iterable[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+@cache
+def _parsed(module: str) -> tuple[str, tuple[str, ...]] | None:
+    path = _path(module)
+    if path is None:
+        return None
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    inside = tuple(name for name in _imports(tree) if name.startswith("heterobench."))
+    return ast.dump(_without_docstrings(tree)), inside
+
+
+def fingerprint(roots: Iterable[str]) -> str:
+    """16 hexadecimal digits over the code of the modules `roots` and all modules of ours that they import.
+
+    Comments, docstrings and layout do not count: what changes the fingerprint can change a result.
+    """
+    seen: dict[str, str] = {}
+    queue = list(roots)
+    while queue:
+        module = queue.pop()
+        if module in seen or module.split(".")[1] in SILENT or (parsed := _parsed(module)) is None:
+            continue
+        seen[module], inside = parsed
+        queue += inside
+    return hashlib.sha256("\n".join(f"{name} {seen[name]}" for name in sorted(seen)).encode()).hexdigest()[:16]
+
+
+def training_code(algorithm: str, architecture: str) -> str:
+    """Fingerprint of the code that decides the bits of a run."""
+    name = algorithm.replace("-", "_")
+    return fingerprint(
+        ["heterobench.training", f"heterobench.algorithms.{name}", f"heterobench.models.{architecture}"]
+    )
+
+
+def _git(root: Path, *arguments: str) -> str | None:
+    try:
+        result = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return result.stdout.strip() if result.returncode == 0 else None
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def provenance(root: Path, device: str) -> dict[str, Any]:
+    """Git revision, packages, hardware, host and time of start, as plain JSON."""
+    import torch
+
+    return {
+        "revision": _git(root, "rev-parse", "HEAD"),
+        "dirty": bool(_git(root, "status", "--porcelain")),
+        "python": platform.python_version(),
+        "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "hardware": {
+            "cpu": _cpu(),
+            "cores": os.cpu_count(),
+            "gpu": torch.cuda.get_device_name(device) if device.startswith("cuda") else None,
+            "system": platform.platform(),
+        },
+        "device": device,
+        "host": socket.gethostname(),
+        "started": time.time(),
+    }

@@ -1,0 +1,303 @@
+"""Learning curves as vector figures: same numbers, same bytes."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from heterobench.config.resolve import Benchmark, Scenario
+from heterobench.files import atomic
+from heterobench.report import labels
+from heterobench.stats.intervals import mean_interval
+
+# Okabe and Ito (2008), "Color Universal Design", without yellow, which is too light for a line; black is FedAvg's.
+# Colours and dashes go round at different lengths (6 and 4), so that 12 methods differ and neighbours differ in both.
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
+DASHES = ("-", (0, (6, 1.6)), (0, (4, 1.4, 1, 1.4)), (0, (1.6, 1.2)))
+GREYS = (("#777777", (0, (5, 2.5))), ("#777777", (0, (1, 1.8))))
+DIRECT = 12  # lines that are labelled at their ends in a figure of one scenario
+STYLE = {
+    "font.family": "DejaVu Sans",  # comes with matplotlib: the same letters on every machine
+    "font.size": 9.5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#8a8f96",
+    "axes.linewidth": 0.8,
+    "axes.titlesize": 10,
+    "axes.titlelocation": "left",
+    "axes.labelcolor": "#4a4f56",
+    "xtick.color": "#8a8f96",
+    "ytick.color": "#8a8f96",
+    "xtick.labelcolor": "#4a4f56",
+    "ytick.labelcolor": "#4a4f56",
+    "axes.grid": True,
+    "grid.color": "#eceef1",
+    "grid.linewidth": 0.8,
+    "axes.axisbelow": True,
+    "lines.linewidth": 1.5,
+    "lines.solid_capstyle": "round",
+    "svg.hashsalt": "heterobench",
+    "svg.fonttype": "path",
+    "pdf.fonttype": 42,
+}
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Mean over seeds of one arm in one scenario, in % or as it is stored.
+
+    `rounds`, `megabytes` (up and down, over all clients since the start), `mean`, `low`, `high`: [T]. A NaN in `mean`
+    stands where a seed's value is not finite: no mean is drawn over the seeds that are left.
+    """
+
+    rounds: np.ndarray
+    megabytes: np.ndarray
+    mean: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    seeds: int
+
+
+def curve(frame: pd.DataFrame, arm: str, metric: str = "test_accuracy", scale: float = 100) -> Curve | None:
+    """Curve of an arm from the long-form curves of one scenario; None where the arm has no such metric."""
+    of = frame[frame["arm"] == arm]
+    table = of[of["metric"] == metric].pivot(index="round", columns="seed", values="value").sort_index()
+    if table.empty:
+        return None
+    sent = of[of["metric"].isin(("bytes_up", "bytes_down"))]
+    sent = sent.groupby(["round", "seed"])["value"].sum().groupby("round").mean()
+    rows = [mean_interval(row) for row in table.to_numpy() * scale]
+    whole = [row.n_finite == table.shape[1] for row in rows]
+    pick = lambda key: np.array(  # noqa: E731
+        [getattr(row, key) if ok else math.nan for row, ok in zip(rows, whole, strict=True)]
+    )
+    return Curve(
+        table.index.to_numpy(float),
+        sent.reindex(table.index).to_numpy(float) / 1e6,
+        pick("mean"),
+        pick("low"),
+        pick("high"),
+        table.shape[1],
+    )
+
+
+def styles(benchmark: Benchmark) -> dict[str, dict]:
+    """Line style of every arm: the same in all figures of a benchmark. The baseline is black, references are grey."""
+    made, base = {}, labels.baseline(benchmark).name
+    for index, arm in enumerate(a for a in labels.methods(benchmark) if a.name != base):
+        made[arm.name] = {
+            "color": COLOURS[index % len(COLOURS)],
+            "linestyle": DASHES[index % len(DASHES)],
+        }
+    for index, arm in enumerate(labels.references(benchmark)):
+        colour, dash = GREYS[index % len(GREYS)]
+        made[arm.name] = {"color": colour, "linestyle": dash, "linewidth": 1.3}
+    made[base] = {"color": "#111111", "linestyle": "-", "linewidth": 2.0}
+    return made
+
+
+def overview(benchmark: Benchmark, curves: dict[str, pd.DataFrame], levels: dict, axis: str) -> Figure:
+    """One panel per scenario with a shared vertical axis and one legend. `axis`: "rounds" or "bytes".
+
+    `curves` maps scenarios to their long-form curves; `levels` maps (scenario, arm) to the test accuracy (0..1) of
+    arms without a curve, drawn as horizontal lines.
+    """
+    scenarios = benchmark.scenarios
+    columns = min(len(scenarios), 2 if len(scenarios) in (2, 4) else 3)
+    rows = math.ceil(len(scenarios) / columns)
+    entries = len(benchmark.arms)
+    per_row = min(entries, 6)
+    legend = 0.26 * math.ceil(entries / per_row) + 0.15
+    width, height = 9.6, 2.75 * rows + 0.45 + legend
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(width, height))
+        top = 1 - (legend + 0.28) / height
+        axes = figure.subplots(rows, columns, sharey=True, sharex=axis == "rounds", squeeze=False)
+        figure.subplots_adjust(
+            left=0.062,
+            right=0.985,
+            top=top,
+            bottom=0.5 / height,
+            wspace=0.09,
+            hspace=0.3 if axis == "rounds" else 0.36,
+        )
+        for index, ax in enumerate(axes.flat):
+            if index >= len(scenarios):
+                ax.remove()
+                continue
+            scenario = scenarios[index]
+            _draw(ax, benchmark, scenario, curves[scenario.name], levels, axis)
+            ax.set_title(labels.title(benchmark, scenario), color="#1c1e21")
+            if index % columns == 0:
+                ax.set_ylabel("Test accuracy (%)")
+            if index + columns >= len(scenarios):
+                ax.set_xlabel("Round" if axis == "rounds" else "Sent up and down (MB)")
+                ax.tick_params(labelbottom=True)
+        _limits([ax for ax in axes.flat if ax.figure is not None])
+        look = styles(benchmark)
+        order = labels.methods(benchmark) + labels.references(benchmark)
+        handles = [matplotlib.lines.Line2D([], [], **look[arm.name]) for arm in order]
+        figure.legend(
+            _by_rows(handles, per_row),
+            _by_rows([arm.title for arm in order], per_row),
+            loc="upper left",
+            bbox_to_anchor=(0.055, 1.0),
+            ncols=per_row,
+            frameon=False,
+            handlelength=2.6,
+            columnspacing=1.6,
+            borderaxespad=0.3,
+        )
+    return figure
+
+
+def single(benchmark: Benchmark, scenario: Scenario, frame: pd.DataFrame, levels: dict) -> Figure:
+    """The curves of one scenario over rounds, each with its name at its end."""
+    arms = labels.methods(benchmark) + labels.references(benchmark)
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(6.8, 4.2))
+        ax = figure.subplots()
+        direct = len(arms) <= DIRECT
+        figure.subplots_adjust(left=0.085, right=0.72 if direct else 0.98, top=0.91, bottom=0.12)
+        ends = _draw(ax, benchmark, scenario, frame, levels, "rounds")
+        ax.set_title(labels.title(benchmark, scenario), color="#1c1e21")
+        ax.set_xlabel("Round")
+        ax.set_ylabel("Test accuracy (%)")
+        _limits([ax])
+        if direct:
+            _label_ends(figure, ax, ends)
+        else:
+            look = styles(benchmark)
+            handles = [matplotlib.lines.Line2D([], [], **look[arm.name]) for arm, *_ in ends]
+            ax.legend(handles, [arm.title for arm, *_ in ends], frameon=False, ncols=2, fontsize=8)
+    return figure
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write `figure` in the format of the file's ending, atomically, without dates: equal figures, equal bytes."""
+    form = Path(path).suffix[1:]
+    nothing = {
+        "svg": {"Date": None, "Creator": None, "Format": None, "Type": None},
+        "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+    }
+    with matplotlib.rc_context(STYLE), atomic(path) as temporary:
+        figure.savefig(temporary, format=form, metadata=nothing.get(form), dpi=150)
+
+
+def _draw(ax, benchmark: Benchmark, scenario: Scenario, frame: pd.DataFrame, levels: dict, axis: str) -> list:
+    """Draw all arms; return (arm, last x, last y, style) of each."""
+    look, ends, flat = styles(benchmark), [], []
+    base = labels.baseline(benchmark).name
+    for arm in labels.methods(benchmark) + labels.references(benchmark):
+        style = look[arm.name] | {"zorder": 3 if arm.name == base else 2.5, "label": arm.title}
+        made = curve(frame, arm.name)
+        if made is None:
+            if math.isfinite(level := levels.get((scenario.name, arm.name), math.nan)):
+                flat.append((arm, 100 * level, style))
+            continue
+        x = made.rounds if axis == "rounds" else made.megabytes
+        if axis == "bytes" and not np.nanmax(x, initial=0) > 0:  # a reference that sends nothing
+            flat.append((arm, made.mean[-1], style))
+            continue
+        ax.fill_between(x, made.low, made.high, color=style["color"], alpha=0.1, linewidth=0, zorder=2)
+        ax.plot(x, made.mean, **style)
+        finite = np.flatnonzero(np.isfinite(made.mean))
+        if len(finite) == 0:
+            continue
+        last = finite[-1]
+        if last < len(x) - 1:  # a seed diverged here
+            ax.plot(
+                x[last], made.mean[last], marker="x", color=style["color"], markersize=6, markeredgewidth=1.6
+            )
+        ends.append((arm, x[last], made.mean[last], style))
+    right = max((x for _, x, _, _ in ends), default=1)
+    for arm, level, style in flat:
+        if math.isfinite(level):
+            ax.axhline(level, **style)
+            ends.append((arm, right, level, style))
+    return ends
+
+
+def _limits(axes: list) -> None:
+    """Vertical limits from the lines: a band of few seeds may be wider than the figure."""
+    values = np.concatenate(
+        [np.asarray(line.get_ydata(), float) for ax in axes for line in ax.lines] or [[0, 100]]
+    )
+    values = values[np.isfinite(values)]
+    if len(values) == 0:
+        return
+    low, high = values.min(), values.max()
+    margin = max(0.04 * (high - low), 0.5)
+    for ax in axes:
+        ax.set_ylim(max(0, low - margin) if low >= 0 else low - margin, high + margin)
+        left = ax.dataLim.x0 if np.isfinite(ax.dataLim.x0) else 0
+        ax.set_xlim(max(0, min(left, 1) if left > 0 else 0), None)
+        ax.margins(x=0.02)
+
+
+def spaced(wanted: list[float], gap: float, low: float, high: float) -> list[float]:
+    """Positions nearest to `wanted` (least squares) in the same order, at least `gap` apart, inside [low, high].
+
+    Positions that would touch become one block around the mean of what they want (pool adjacent violators:
+    isotonic regression on wanted[i] - i * gap). Where there is no room for all, the gap shrinks.
+    """
+    if not wanted:
+        return []
+    gap = min(gap, (high - low) / max(1, len(wanted) - 1))
+    order = sorted(range(len(wanted)), key=lambda i: wanted[i])
+    blocks: list[list[float]] = []  # [sum, count]
+    for place, index in enumerate(order):
+        blocks.append([wanted[index] - place * gap, 1])
+        while len(blocks) > 1 and blocks[-2][0] / blocks[-2][1] >= blocks[-1][0] / blocks[-1][1]:
+            total, count = blocks.pop()
+            blocks[-1][0] += total
+            blocks[-1][1] += count
+    fitted = [total / count for total, count in blocks for _ in range(count)]
+    top = high - (len(wanted) - 1) * gap
+    found = [0.0] * len(wanted)
+    for place, index in enumerate(order):
+        found[index] = min(max(fitted[place], low), top) + place * gap
+    return found
+
+
+def _label_ends(figure: Figure, ax, ends: list) -> None:
+    """Names to the right of the line ends, moved apart and joined to their lines by thin leaders."""
+    low, high = ax.get_ylim()
+    inches = figure.get_size_inches()[1] * ax.get_position().height
+    gap = (high - low) * (STYLE["font.size"] * 1.32 / 72) / inches
+    places = spaced([y for _, _, y, _ in ends], gap, low + gap / 2, high)
+    for (arm, x, y, style), place in zip(ends, places, strict=True):
+        fraction = ax.transLimits.transform((x, y))[0]
+        ax.annotate(
+            arm.title,
+            xy=(fraction, y),
+            xytext=(1.045, place),
+            xycoords=("axes fraction", "data"),
+            textcoords=("axes fraction", "data"),
+            va="center",
+            color=style["color"],
+            fontsize=STYLE["font.size"] - 0.5,
+            annotation_clip=False,
+            arrowprops={
+                "arrowstyle": "-",
+                "color": style["color"],
+                "linewidth": 0.6,
+                "alpha": 0.6,
+                "shrinkA": 1,
+                "shrinkB": 0,
+                "relpos": (0, 0.5),
+            },
+        )
+
+
+def _by_rows(items: list, columns: int) -> list:
+    """Matplotlib fills a legend column by column; this order makes it read row by row."""
+    rows = math.ceil(len(items) / columns)
+    grid = [items[row * columns : (row + 1) * columns] for row in range(rows)]
+    return [row[column] for column in range(columns) for row in grid if column < len(row)]

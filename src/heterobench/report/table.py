@@ -1,0 +1,101 @@
+"""One table, before it has a format: the single source of CSV, Markdown, LaTeX and HTML."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+ABSENT = "–"
+
+
+@dataclass(frozen=True)
+class Column:
+    key: str
+    title: str
+    group: str = ""
+    unit: str = ""
+    direction: str | None = None
+    digits: int = 1
+    signed: bool = False
+    """Write a plus sign too: for differences."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A mean in the column's unit. `half` is half the width of its interval (NaN: none)."""
+
+    value: float = math.nan
+    half: float = math.nan
+    std: float = math.nan
+    n: int = 0
+    n_finite: int = 0
+    n_expected: int = 0
+    bold: bool = False
+    bound: bool = False
+    """True: the mean is larger than `value`, since some runs never got there."""
+    marks: tuple[str, ...] = ()
+
+    @property
+    def runs(self) -> str:
+        """How many of the expected runs stand behind the value, e.g. "3/5"; empty where all do."""
+        return f"{self.n_finite}/{self.n_expected}" if self.n_finite < self.n_expected else ""
+
+
+@dataclass(frozen=True)
+class Row:
+    key: str
+    title: str
+    cells: tuple[Cell, ...]
+    marks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Group:
+    """Rows between two rules."""
+
+    title: str
+    rows: tuple[Row, ...]
+
+
+@dataclass(frozen=True)
+class Section:
+    """Groups under one heading; a table with a single section has no heading."""
+
+    key: str
+    title: str
+    groups: tuple[Group, ...]
+
+
+@dataclass(frozen=True)
+class Table:
+    name: str
+    title: str
+    about: str
+    columns: tuple[Column, ...]
+    sections: tuple[Section, ...]
+    footnotes: tuple[tuple[str, str], ...] = ()
+    """(mark, text) of the marks that rows and cells carry."""
+    notes: tuple[str, ...] = ()
+    extra: bool = False
+    """True: shown for information, not for comparison."""
+
+    @property
+    def bodies(self) -> list[tuple[Section, Group, Row]]:
+        return [(s, g, row) for s in self.sections for g in s.groups for row in g.rows]
+
+
+def number(cell: Cell, column: Column) -> str:
+    """The value as every format shows it, e.g. "93.4", "> 24.3", "+1.2" or a dash; minus is ASCII."""
+    if not math.isfinite(cell.value):
+        return ABSENT
+    text = f"{cell.value:{'+' if column.signed else ''}.{column.digits}f}"
+    if float(text) == 0:
+        text = text.lstrip("+-")
+    return f"> {text}" if cell.bound else text
+
+
+def spread(cell: Cell, column: Column) -> str:
+    """Half the width of the interval, or nothing where there is none (or nothing varies)."""
+    if not math.isfinite(cell.value) or not math.isfinite(cell.half) or cell.half == 0:
+        return ""
+    return f"{cell.half:.{column.digits}f}"

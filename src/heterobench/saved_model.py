@@ -1,0 +1,38 @@
+"""Trained models on disk: safetensors, parameter by parameter, which execute nothing when loaded.
+
+A global model holds each parameter under its name in the net. Personal models hold all clients' values of it
+stacked, [clients, *shape], and say so in the metadata.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from heterobench.files import atomic
+from heterobench.task import Layout
+
+
+def save(path: Path, layout: Layout, theta: Tensor, notes: dict[str, str]) -> None:
+    """`theta`: [P], or [clients, P] for personal models."""
+    personal = theta.dim() == 2
+    parts = theta.detach().cpu().split(layout.sizes, dim=-1)
+    lead = theta.shape[:1] if personal else ()
+    tensors = {
+        name: part.reshape(*lead, *shape).contiguous()
+        for name, part, shape in zip(layout.names, parts, layout.shapes, strict=True)
+    }
+    with atomic(path) as temporary:
+        save_file(tensors, temporary, notes | {"personal": "yes" if personal else "no"})
+
+
+def load(path: Path, layout: Layout, device="cpu") -> Tensor:
+    """theta [P], or [clients, P] for personal models."""
+    with safe_open(path, framework="pt", device=str(device)) as stored:
+        personal = stored.metadata()["personal"] == "yes"
+        parts = [stored.get_tensor(name) for name in layout.names]
+    return torch.cat([part.flatten(1 if personal else 0) for part in parts], dim=-1)

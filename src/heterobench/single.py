@@ -1,0 +1,66 @@
+"""Single steps without Snakemake: draw partitions, do one run."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from heterobench.config import resolve
+from heterobench.config.reading import load
+from heterobench.config.schema import ArmEntry, PartitionFile
+from heterobench.data.dataset import open_dataset
+from heterobench.data.prepare import prepare
+from heterobench.data.versioned import obtain
+from heterobench.errors import ConfigurationError
+from heterobench.partition.store import make
+from heterobench.project import Project
+
+
+def draw_partitions(project: Project, dataset: str, partition: str, seeds: list[int]) -> list[Path]:
+    """Draw and store a partition of a prepared data set for each seed; returns the manifests."""
+    file = load(project, "partitions", partition, PartitionFile)
+    data = open_dataset(project, dataset)
+    return make(project, dataset, data.hash, data.train_y, len(data.classes), file, partition, seeds)
+
+
+def settings(pairs: list[str]) -> dict[str, Any]:
+    """NAME=VALUE pairs; values are read as YAML."""
+    result = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise ConfigurationError(f"--set {pair}: expected NAME=VALUE")
+        result[name] = YAML(typ="safe", pure=True).load(value)
+    return result
+
+
+def run_single(project: Project, options: argparse.Namespace) -> None:
+    """One run from the command line's options, under results/single/; prints its record's last line and place."""
+    arm = resolve.resolve_arm(
+        resolve.algorithm_files(project),
+        ArmEntry(algorithm=options.algorithm, hyperparameters=settings(options.set)),
+        "--algorithm",
+    )
+    budget = {name: getattr(options, name) for name in ("rounds", "local_epochs", "batch_size", "evaluate_every")}
+    names = {name: getattr(options, name) for name in ("dataset", "partition", "model", "schedule")}
+    scenario = resolve.scenario(project, names, budget, {}, None, "command line")
+    job = resolve.Job(project, "single", "command-line", scenario, arm)
+    _ = job.hyperparameters  # a mistake in them is told before anything is computed
+
+    if not (project.prepared(options.dataset) / "manifest.json").is_file():
+        obtain(project, options.dataset)
+        prepare(project, options.dataset)
+    draw_partitions(project, options.dataset, options.partition, [options.seed])
+
+    from heterobench.record import Record
+    from heterobench.training import run_job
+
+    run_job(job, [options.seed], resolve.config(project))
+    folder = project.run(job.benchmark, job.preset, scenario.name, arm.name, options.seed)
+    last = Record(folder).rounds[-1]
+    for name, value in last["metrics"].items():
+        print(f"{name:22} {value:.6g}")
+    print(f"record of {last['round']} rounds: {folder.relative_to(project.root)}")

@@ -1,0 +1,1 @@
+"""Intervals over seeds, paired differences, and who shares the first place."""

@@ -1,0 +1,40 @@
+"""Where the runs of a project lie: results/<benchmark>/<preset>/runs/<scenario>/<arm>/seed-<k>."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from heterobench.record import END
+
+
+def _folders(parent: str, prefix: str = "") -> list[str]:
+    try:
+        with os.scandir(parent) as entries:
+            return sorted(e.path for e in entries if e.name.startswith(prefix) and e.is_dir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def experiment_folders(results: Path) -> list[Path]:
+    """Folders <benchmark>/<preset> that hold runs."""
+    return [
+        Path(preset)
+        for benchmark in _folders(str(results))
+        for preset in _folders(benchmark)
+        if os.path.isdir(f"{preset}/runs")
+    ]
+
+
+def run_folders(results: Path) -> Iterator[Path]:
+    """Folders of all runs, whether they have begun, go on or have ended, in the order of their names."""
+    for experiment in experiment_folders(results):
+        for scenario in _folders(f"{experiment}/runs"):
+            for arm in _folders(scenario):
+                yield from map(Path, _folders(arm, "seed-"))
+
+
+def ended(folders: Iterable[Path]) -> list[Path]:
+    """Those whose end.json is there: the runs that finished or failed."""
+    return [folder for folder in folders if os.path.isfile(f"{folder}/{END}")]

@@ -1,0 +1,229 @@
+"""Training: a job's runs, one after the other, each leaving its record and its models."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+import traceback
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from heterobench import models, record, registry, saved_model
+from heterobench.config.resolve import Job, identity
+from heterobench.config.schema import Config
+from heterobench.data.dataset import Dataset, open_dataset
+from heterobench.device import chosen
+from heterobench.engine import checkpoint
+from heterobench.engine.synchronous import RunState, Setting, advance, begin
+from heterobench.errors import RunError
+from heterobench.federation import Examples, Federation
+from heterobench.files import file_digest, write_json
+from heterobench.partition.store import open_partition
+from heterobench.provenance import provenance, training_code
+from heterobench.recorder import Recorder
+from heterobench.task import Classification, Task
+
+log = logging.getLogger(__name__)
+
+
+def configure_torch(threads: int) -> None:
+    """The same bits every time: a fixed number of threads, deterministic kernels, no reduced precision."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = False
+
+
+def classification(job: Job, dataset: Dataset, device: str) -> Classification:
+    """The task of a job: its model on its data set's shape and classes."""
+    file, where = job.scenario.model_file, f"params/models/{job.scenario.model}.yaml"
+    return Classification(lambda: models.build(file, dataset.shape, len(dataset.classes), where), device)
+
+
+def examples(dataset: Dataset, device: str) -> tuple[Examples, Examples]:
+    """Official training and test examples of a data set, on a device."""
+
+    def on_device(x, y) -> Examples:
+        return Examples.images(x, y, dataset.mean, dataset.std, dataset.maximum, device)
+
+    return on_device(dataset.train_x, dataset.train_y), on_device(dataset.test_x, dataset.test_y)
+
+
+def thetas(setting: Setting, state: RunState, clients: int) -> Tensor:
+    """What is evaluated and saved: the global model [P], or the personal ones [clients, P]."""
+    algorithm = setting.algorithm
+    if "personalised" in algorithm.tags:
+        return torch.stack([algorithm.personal(state.server, state.client(i)) for i in range(clients)])
+    return algorithm.model(state.server)
+
+
+def evaluate(task: Task, federation: Federation, theta: Tensor) -> dict[str, float]:
+    """Scores after a round: mean over all clients' validation examples, and over the global test set.
+
+    With personal models each client's validation examples are judged by its own model, and there is no global test.
+    """
+    result = {}
+    rows = [np.asarray(federation.validation[i]) for i in range(len(federation))]
+    if theta.dim() == 2:
+        parts = [task.scores(t, federation.pool.chunks(own)) for t, own in zip(theta, rows, strict=True)]
+        validation = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    else:
+        validation = task.scores(theta, federation.pool.chunks(np.concatenate(rows)))
+        test = task.scores(theta, federation.global_test.chunks())
+        result |= {f"test_{name}": float(values.double().mean()) for name, values in test.items()}
+    return result | {f"validation_{name}": float(values.double().mean()) for name, values in validation.items()}
+
+
+@dataclass
+class Best:
+    """The round with the highest validation accuracy so far; of equal ones the earliest."""
+
+    theta: Tensor
+    accuracy: float = float("-inf")
+    round: int = 0
+
+    def look(self, theta: Tensor, accuracy: float, round: int) -> None:
+        # without validation examples the accuracy is NaN: then the last round is the selected one
+        if accuracy > self.accuracy or np.isnan(accuracy):
+            self.theta, self.accuracy, self.round = theta.clone(), accuracy, round
+
+
+def train(
+    setting: Setting, federation: Federation, recorder: Recorder, about: dict[str, Any], checkpoint_seconds: float
+) -> tuple[RunState, Tensor, Best]:
+    """All rounds of a run, from its last checkpoint where there is one.
+
+    `federation` is what is evaluated (the setting's own may be pooled); `about` is the provenance.
+    Returns the last state, the model(s) after the last round, and the best on validation data.
+    """
+    budget, folder = setting.budget, recorder.folder / record.CHECKPOINTS
+    stored = checkpoint.load(folder, setting.task.device)
+    if stored:
+        state, extra, notes = stored
+        best = Best(extra["selected"], notes["best"], notes["best_round"])
+        seconds, offsets = notes["seconds"], notes["offsets"]
+        log.info("%s: goes on after round %d", recorder.folder, state.round)
+    else:
+        state = begin(setting)
+        best = Best(thetas(setting, state, len(federation)))
+        seconds, offsets = 0.0, {}
+    recorder.begin(about, offsets)
+    saved, theta, metric = time.monotonic(), thetas(setting, state, len(federation)), float("nan")
+    while state.round < budget.rounds:
+        began = time.perf_counter()
+        state = advance(setting, state)
+        seconds += time.perf_counter() - began
+        if state.round % budget.evaluate_every == 0 or state.round == budget.rounds:
+            theta = thetas(setting, state, len(federation))
+            metrics = evaluate(setting.task, federation, theta)
+            metric = metrics["validation_accuracy"]
+            best.look(theta, metric, state.round)
+            metrics |= {
+                "train_loss": state.train_loss,
+                "bytes_up": state.bytes_up,
+                "bytes_down": state.bytes_down,
+            }
+            recorder.append(record.ROUNDS, {"round": state.round, "metrics": metrics})
+            evaluated = time.perf_counter() - began
+            recorder.append(
+                record.TIMING,
+                {"round": state.round, "seconds": seconds, "time": time.time(), "with_evaluation": evaluated},
+            )
+        recorder.progress(state.round, budget.rounds, seconds, ("validation_accuracy", metric), "running")
+        if time.monotonic() - saved >= checkpoint_seconds and state.round < budget.rounds:
+            notes = {
+                "best": best.accuracy,
+                "best_round": best.round,
+                "seconds": seconds,
+                "offsets": recorder.offsets(),
+            }
+            checkpoint.save(folder, state, {"selected": best.theta}, notes)
+            saved = time.monotonic()
+    recorder.progress(state.round, budget.rounds, seconds, ("validation_accuracy", metric), "finished")
+    return state, theta, best
+
+
+def run(job: Job, seed: int, config: Config, dataset: Dataset, task: Classification, device: str) -> dict[str, Any]:
+    """One run; finished already, it is left as it is. Returns its line of the job's manifest."""
+    partition, manifest = open_partition(job.project, job.scenario.dataset, job.scenario.partition, seed)
+    if manifest["data_hash"] != dataset.hash:
+        raise RunError(
+            f"partition {job.scenario.partition} (seed {seed}) was drawn for other data ({manifest['data_hash']}) "
+            f"than {job.scenario.dataset} holds now ({dataset.hash}); draw it again"
+        )
+    configuration = job.configuration() | {"compute": {"device": device.partition(":")[0], "threads": config.threads}}
+    code = training_code(job.arm.algorithm, job.scenario.model_file.architecture)
+    origin = {"seed": seed, "data_hash": dataset.hash, "partition_hash": manifest["hash"], "code": code}
+    folder = job.project.run(job.benchmark, job.preset, job.scenario.name, job.arm.name, seed)
+    recorder = Recorder(
+        folder,
+        origin
+        | {
+            "run_id": identity(configuration, **origin),
+            "benchmark": job.benchmark,
+            "preset": job.preset,
+            "scenario": job.scenario.name,
+            "arm": job.arm.name,
+            "configuration": configuration,
+        },
+    )
+    if not recorder.finished:
+        pool, global_test = examples(dataset, device)
+        federation = Federation(pool, partition.train, partition.validation, partition.test, global_test)
+        algorithm = registry.algorithm(job.arm.algorithm).make(job.hyperparameters)
+        setting = Setting(federation, task, algorithm, job.scenario.schedule_file, job.scenario.budget, seed)
+        about = provenance(job.project.root, device)
+        try:
+            state, theta, best = train(setting, federation, recorder, about, config.checkpoint_seconds)
+        except Exception:
+            recorder.end("failed", error=traceback.format_exc())
+            raise
+        run_id = recorder.config["run_id"]
+        saved_model.save(folder / record.FINAL, task.layout, theta, {"run_id": run_id, "round": str(state.round)})
+        saved_model.save(
+            folder / record.SELECTED, task.layout, best.theta, {"run_id": run_id, "round": str(best.round)}
+        )
+        seconds = record.Record(folder).timing[-1]["seconds"]
+        recorder.end("finished", rounds=state.round, seconds=seconds, selected_round=best.round)
+    return manifest_line(folder, seed, recorder.config["run_id"])
+
+
+def manifest_line(folder: Path, seed: int, run_id: str) -> dict[str, Any]:
+    digests = {name: file_digest(folder / name) for name in (record.ROUNDS, record.FINAL, record.SELECTED)}
+    return {"seed": seed, "run_id": run_id, "sha256": digests}
+
+
+def run_job(job: Job, seeds: Iterable[int], config: Config) -> Path:
+    """All runs of a job in this process; then the manifest ``runs.json``, which holds digests and no times.
+
+    A run that fails leaves its error in its record; the others go on, and the job fails at the end.
+    """
+    configure_torch(config.threads)
+    dataset = open_dataset(job.project, job.scenario.dataset)
+    lines, failed = [], {}
+    with chosen(config.device, config.runs_per_gpu) as device:
+        task = classification(job, dataset, device)
+        for seed in seeds:
+            try:
+                lines.append(run(job, seed, config, dataset, task, device))
+            except Exception as error:
+                log.exception("%s on %s, seed %d failed", job.arm.name, job.scenario.name, seed)
+                failed[seed] = error
+    if failed:
+        seed, error = next(iter(failed.items()))
+        raise RunError(
+            f"{job.arm.name} on {job.scenario.name}: {len(failed)} of {len(lines) + len(failed)} runs failed; "
+            f"seed {seed}: {type(error).__name__}: {error}"
+        )
+    path = job.project.runs(job.benchmark, job.preset, job.scenario.name, job.arm.name) / "runs.json"
+    write_json(path, lines)
+    return path

@@ -1,0 +1,67 @@
+# What is to be made: read once from params/, checked before any job starts.
+import json
+import os
+import sys
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+from heterobench.config import resolve
+from heterobench.data.schema import load_dataset_file
+from heterobench.device import visible_gpus
+from heterobench.errors import HeterobenchError
+from heterobench.project import Project
+from heterobench.provenance import fingerprint, training_code
+from heterobench.report.write import report_files
+
+try:
+    PROJECT = Project.find(Path.cwd())
+    os.environ[resolve.OVERRIDES] = json.dumps(config)  # jobs see what --config said
+    CONFIG = resolve.config(PROJECT)
+    BENCHMARKS = {name: resolve.benchmark(PROJECT, name, CONFIG.preset) for name in CONFIG.benchmarks}
+    DATASETS = sorted({s.dataset for b in BENCHMARKS.values() for s in b.scenarios})
+    DATASET_FILES = {name: load_dataset_file(PROJECT, name) for name in DATASETS}
+except HeterobenchError as error:
+    raise WorkflowError(str(error)) from None
+
+GPUS = visible_gpus() if CONFIG.device != "cpu" else 0
+PYTHON = f"{sys.executable} -m heterobench.cli"
+
+
+wildcard_constraints:
+    benchmark=r"[^/]+",
+    preset=r"[^/]+",
+    scenario=r"[^/]+",
+    arm=r"[^/]+",
+    dataset=r"[^/]+",
+    partition=r"[^/]+",
+    seed=r"\d+",
+
+
+def here(path):
+    """A path inside the project as Snakemake names files: relative to the working directory."""
+    return str(Path(path).relative_to(PROJECT.root))
+
+
+def folder(wildcards):
+    return PROJECT.benchmark(wildcards.benchmark, wildcards.preset)
+
+
+def job_of(wildcards):
+    return BENCHMARKS[wildcards.benchmark].job(wildcards.scenario, wildcards.arm)
+
+
+def runs_of(benchmark, scenario):
+    """The manifests of all training jobs of a scenario."""
+    return [
+        here(PROJECT.runs(benchmark.name, benchmark.preset, scenario, arm.name) / "runs.json")
+        for arm in benchmark.arms
+    ]
+
+
+def final_files():
+    files = []
+    for benchmark in BENCHMARKS.values():
+        files += [here(path) for path in report_files(benchmark)]
+        files.append(here(PROJECT.benchmark(benchmark.name, benchmark.preset) / "tracked.json"))
+    return files

@@ -1,0 +1,18 @@
+# From records and saved models to one long table per scenario.
+rule evaluate:
+    input:
+        lambda wildcards: runs_of(BENCHMARKS[wildcards.benchmark], wildcards.scenario),
+    output:
+        evaluation="results/{benchmark}/{preset}/evaluation/{scenario}.parquet",
+        curves="results/{benchmark}/{preset}/curves/{scenario}.parquet",
+    log:
+        "results/logs/{benchmark}/{preset}/evaluate/{scenario}.log",
+    params:
+        target=lambda wildcards: {s.name: s.target for s in BENCHMARKS[wildcards.benchmark].scenarios}[
+            wildcards.scenario
+        ],
+        code=fingerprint(["heterobench.evaluation"]),
+    threads: CONFIG.threads
+    shell:
+        "{PYTHON} evaluate --benchmark {wildcards.benchmark} --preset {wildcards.preset}"
+        " --scenario {wildcards.scenario} > {log} 2>&1"

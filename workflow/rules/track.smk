@@ -1,0 +1,30 @@
+# Runs appear in MLflow as they finish: a follower beside the workflow imports them, and this rule what is left.
+# Training knows nothing of the tracker; where the tracker is dead, this rule alone fails and all results are there.
+import subprocess
+
+
+onstart:
+    os.makedirs("results/logs", exist_ok=True)
+    subprocess.Popen(
+        [*PYTHON.split(), "track", "--follow", str(os.getpid())],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
+rule track:
+    input:
+        lambda wildcards: [
+            file
+            for scenario in BENCHMARKS[wildcards.benchmark].scenarios
+            for file in runs_of(BENCHMARKS[wildcards.benchmark], scenario.name)
+        ],
+        lambda wildcards: [here(path) for path in report_files(BENCHMARKS[wildcards.benchmark])],
+    output:
+        "results/{benchmark}/{preset}/tracked.json",
+    log:
+        "results/logs/{benchmark}/{preset}/track.log",
+    shell:
+        "{PYTHON} track --output {output} > {log} 2>&1"
