@@ -25,7 +25,11 @@ def combine(uplinks: Sequence[State], examples: Sequence[int], reduce: Mapping[s
     add up to one under partial participation; uniform: (1/|S|) sum_i U_i; sum: sum_i U_i; stack: [|S|, ...].
     """
     count, total = len(uplinks), sum(examples)
-    weights = {"weighted": [n / total for n in examples], "uniform": [1 / count] * count, "sum": [1.0] * count}
+    weights = {
+        "weighted": [n / total for n in examples],
+        "uniform": [1 / count] * count,
+        "sum": [1.0] * count,
+    }
     result = {}
     for entry, reducer in reduce.items():
         values = [uplink[entry] for uplink in uplinks]

@@ -9,7 +9,7 @@ import sqlite3
 import subprocess
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple, TextIO
@@ -21,10 +21,11 @@ from heterobench.project import Project
 SHOWN = ("torch", "snakemake", "mlflow", "dvc")
 COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 GIB = 2**30
+ANEW = "move the file away and run heterobench track: it is made anew from the records"
 
 
 class Check(NamedTuple):
-    """`status`: ok; warn: works, or will, within limits; fail: something that the pipeline needs is not there."""
+    """`status`: ok; warn: works within limits; fail: something that the pipeline needs does not work."""
 
     name: str
     status: str
@@ -125,29 +126,23 @@ def parameters(project: Project) -> Iterator[Check]:
     """Every parameter file, and every preset of every benchmark resolved to its jobs."""
     from heterobench.config import resolve
     from heterobench.config.reading import load, names
-    from heterobench.config.schema import BenchmarkFile
+    from heterobench.config.schema import BenchmarkFile, ModelFile, PartitionFile, ScheduleFile
 
-    jobs, failed = 0, 0
-    checks: list[tuple[str, Callable[[], int]]] = [("config.yaml", lambda: bool(resolve.config(project)) * 0)]
-    for name in names(project, "benchmarks"):
-        try:
-            presets = list(load(project, "benchmarks", name, BenchmarkFile).presets)
-        except HeterobenchError as error:
-            failed += 1
-            yield Check("parameters", "fail", name, str(error))
-            continue
-        for preset in presets:
-            checks.append(
-                (f"{name}/{preset}", lambda n=name, p=preset: len(resolve.benchmark(project, n, p).jobs()))
-            )
-    for name, count in checks:
-        try:
-            jobs += count()
-        except HeterobenchError as error:
-            failed += 1
-            yield Check("parameters", "fail", name, str(error))
+    resolve.config(project)
+    files, jobs, failed = 0, 0, False
+    kinds = {"models": ModelFile, "partitions": PartitionFile, "schedules": ScheduleFile}
+    for kind, schema in {**kinds, "benchmarks": BenchmarkFile}.items():
+        for name in names(project, kind):
+            try:
+                file = load(project, kind, name, schema)
+                for preset in file.presets if kind == "benchmarks" else ():
+                    jobs += len(resolve.benchmark(project, name, preset).jobs())
+                files += 1
+            except HeterobenchError as error:
+                failed = True
+                yield Check("parameters", "fail", f"{kind}/{name}.yaml", str(error))
     if not failed:
-        yield Check("parameters", "ok", f"{len(checks) - 1} benchmarks with presets, {jobs} jobs, all valid")
+        yield Check("parameters", "ok", f"{files} files, {jobs} jobs in all presets, all valid")
 
 
 def data(project: Project) -> Iterator[Check]:
@@ -275,11 +270,8 @@ def sqlite_tracker(file: Path) -> Check:
             connection.close()
 
 
-ANEW = "move the file away and run heterobench track: it is made anew from the records"
-
-
 def unreachable(url: str) -> str:
-    """An empty text, or why `url` does not answer within 3 seconds; an HTTP error status is an answer, too."""
+    """Why `url` does not answer within 3 seconds, or an empty text; an HTTP status below 500 is an answer."""
     try:
         with urllib.request.urlopen(url, timeout=3):
             return ""

@@ -51,6 +51,9 @@ class Project:
         """Small file that names the stored partition drawn for one seed."""
         return self.results / "partitions" / dataset / partition / f"seed-{seed}.json"
 
+    def partition_picture(self, dataset: str, partition: str) -> Path:
+        return self.results / "partitions" / dataset / f"{partition}.svg"
+
     def benchmark(self, benchmark: str, preset: str) -> Path:
         return self.results / benchmark / preset
 

@@ -72,7 +72,9 @@ def fingerprint(roots: Iterable[str]) -> str:
             continue
         seen[module], inside = parsed
         queue += inside
-    return hashlib.sha256("\n".join(f"{name} {seen[name]}" for name in sorted(seen)).encode()).hexdigest()[:16]
+    return hashlib.sha256("\n".join(f"{name} {seen[name]}" for name in sorted(seen)).encode()).hexdigest()[
+        :16
+    ]
 
 
 def training_code(algorithm: str, architecture: str) -> str:

@@ -1,12 +1,15 @@
 """Trained models on disk: safetensors, parameter by parameter, which execute nothing when loaded.
 
 A global model holds each parameter under its name in the net. Personal models hold all clients' values of it
-stacked, [clients, *shape], and say so in the metadata.
+stacked, [clients, *shape], and say so in the metadata, which is one JSON entry: several entries would be written in
+an arbitrary order, and equal models would have unequal bytes.
 """
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -17,7 +20,7 @@ from heterobench.files import atomic
 from heterobench.task import Layout
 
 
-def save(path: Path, layout: Layout, theta: Tensor, notes: dict[str, str]) -> None:
+def save(path: Path, layout: Layout, theta: Tensor, notes: dict[str, Any]) -> None:
     """`theta`: [P], or [clients, P] for personal models."""
     personal = theta.dim() == 2
     parts = theta.detach().cpu().split(layout.sizes, dim=-1)
@@ -27,12 +30,14 @@ def save(path: Path, layout: Layout, theta: Tensor, notes: dict[str, str]) -> No
         for name, part, shape in zip(layout.names, parts, layout.shapes, strict=True)
     }
     with atomic(path) as temporary:
-        save_file(tensors, temporary, notes | {"personal": "yes" if personal else "no"})
+        save_file(
+            tensors, temporary, {"heterobench": json.dumps(notes | {"personal": personal}, sort_keys=True)}
+        )
 
 
 def load(path: Path, layout: Layout, device="cpu") -> Tensor:
     """theta [P], or [clients, P] for personal models."""
     with safe_open(path, framework="pt", device=str(device)) as stored:
-        personal = stored.metadata()["personal"] == "yes"
+        personal = json.loads(stored.metadata()["heterobench"])["personal"]
         parts = [stored.get_tensor(name) for name in layout.names]
     return torch.cat([part.flatten(1 if personal else 0) for part in parts], dim=-1)

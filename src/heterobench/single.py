@@ -15,15 +15,32 @@ from heterobench.data.dataset import open_dataset
 from heterobench.data.prepare import prepare
 from heterobench.data.versioned import obtain
 from heterobench.errors import ConfigurationError
-from heterobench.partition.store import make
+from heterobench.files import read_json
+from heterobench.partition.store import load_counts, make
 from heterobench.project import Project
 
 
 def draw_partitions(project: Project, dataset: str, partition: str, seeds: list[int]) -> list[Path]:
-    """Draw and store a partition of a prepared data set for each seed; returns the manifests."""
+    """Draw and store a partition of a prepared data set for each seed; returns the manifests' paths."""
     file = load(project, "partitions", partition, PartitionFile)
     data = open_dataset(project, dataset)
-    return make(project, dataset, data.hash, data.train_y, len(data.classes), file, partition, seeds)
+    make(project, dataset, data.hash, data.train_y, len(data.classes), file, partition, seeds)
+    return [project.partition_manifest(dataset, partition, seed) for seed in seeds]
+
+
+def draw_pictures(project: Project, dataset: str, partitions: list[str], seed: int) -> list[Path]:
+    """Draw stored partitions, as they were drawn for `seed`; returns the pictures' paths."""
+    from heterobench.partition.picture import draw_picture
+
+    paths = []
+    for name in partitions:
+        title = load(project, "partitions", name, PartitionFile).title
+        manifest = read_json(project.partition_manifest(dataset, name, seed))
+        paths.append(project.partition_picture(dataset, name))
+        draw_picture(
+            load_counts(project.root / manifest["file"]), f"{title} ({dataset}, seed {seed})", paths[-1]
+        )
+    return paths
 
 
 def settings(pairs: list[str]) -> dict[str, Any]:
@@ -44,7 +61,9 @@ def run_single(project: Project, options: argparse.Namespace) -> None:
         ArmEntry(algorithm=options.algorithm, hyperparameters=settings(options.set)),
         "--algorithm",
     )
-    budget = {name: getattr(options, name) for name in ("rounds", "local_epochs", "batch_size", "evaluate_every")}
+    budget = {
+        name: getattr(options, name) for name in ("rounds", "local_epochs", "batch_size", "evaluate_every")
+    }
     names = {name: getattr(options, name) for name in ("dataset", "partition", "model", "schedule")}
     scenario = resolve.scenario(project, names, budget, {}, None, "command line")
     job = resolve.Job(project, "single", "command-line", scenario, arm)

@@ -80,7 +80,9 @@ def evaluate(task: Task, federation: Federation, theta: Tensor) -> dict[str, flo
         validation = task.scores(theta, federation.pool.chunks(np.concatenate(rows)))
         test = task.scores(theta, federation.global_test.chunks())
         result |= {f"test_{name}": float(values.double().mean()) for name, values in test.items()}
-    return result | {f"validation_{name}": float(values.double().mean()) for name, values in validation.items()}
+    return result | {
+        f"validation_{name}": float(values.double().mean()) for name, values in validation.items()
+    }
 
 
 @dataclass
@@ -98,7 +100,11 @@ class Best:
 
 
 def train(
-    setting: Setting, federation: Federation, recorder: Recorder, about: dict[str, Any], checkpoint_seconds: float
+    setting: Setting,
+    federation: Federation,
+    recorder: Recorder,
+    about: dict[str, Any],
+    checkpoint_seconds: float,
 ) -> tuple[RunState, Tensor, Best]:
     """All rounds of a run, from its last checkpoint where there is one.
 
@@ -152,7 +158,9 @@ def train(
     return state, theta, best
 
 
-def run(job: Job, seed: int, config: Config, dataset: Dataset, task: Classification, device: str) -> dict[str, Any]:
+def run(
+    job: Job, seed: int, config: Config, dataset: Dataset, task: Classification, device: str
+) -> dict[str, Any]:
     """One run; finished already, it is left as it is. Returns its line of the job's manifest."""
     partition, manifest = open_partition(job.project, job.scenario.dataset, job.scenario.partition, seed)
     if manifest["data_hash"] != dataset.hash:
@@ -160,7 +168,11 @@ def run(job: Job, seed: int, config: Config, dataset: Dataset, task: Classificat
             f"partition {job.scenario.partition} (seed {seed}) was drawn for other data ({manifest['data_hash']}) "
             f"than {job.scenario.dataset} holds now ({dataset.hash}); draw it again"
         )
-    configuration = job.configuration() | {"compute": {"device": device.partition(":")[0], "threads": config.threads}}
+    configuration = job.configuration() | {
+        "inputs": {"form": dataset.manifest["form"], "maximum": dataset.maximum}
+        | {"mean": list(dataset.mean), "std": list(dataset.std)},
+        "compute": {"device": device.partition(":")[0], "threads": config.threads},
+    }
     code = training_code(job.arm.algorithm, job.scenario.model_file.architecture)
     origin = {"seed": seed, "data_hash": dataset.hash, "partition_hash": manifest["hash"], "code": code}
     folder = job.project.run(job.benchmark, job.preset, job.scenario.name, job.arm.name, seed)
@@ -188,9 +200,9 @@ def run(job: Job, seed: int, config: Config, dataset: Dataset, task: Classificat
             recorder.end("failed", error=traceback.format_exc())
             raise
         run_id = recorder.config["run_id"]
-        saved_model.save(folder / record.FINAL, task.layout, theta, {"run_id": run_id, "round": str(state.round)})
+        saved_model.save(folder / record.FINAL, task.layout, theta, {"run_id": run_id, "round": state.round})
         saved_model.save(
-            folder / record.SELECTED, task.layout, best.theta, {"run_id": run_id, "round": str(best.round)}
+            folder / record.SELECTED, task.layout, best.theta, {"run_id": run_id, "round": best.round}
         )
         seconds = record.Record(folder).timing[-1]["seconds"]
         recorder.end("finished", rounds=state.round, seconds=seconds, selected_round=best.round)

@@ -45,7 +45,7 @@ def state(row: Row, now: float) -> str:
 
 
 def read_progress(results: Path, cache: dict[Path, tuple[tuple[int, int], Row]]) -> list[Row]:
-    """One row for every run that has begun; a file that is as it was at the last call is not read again."""
+    """One row for every run that has begun; `cache` saves reading files that have not changed."""
     rows = []
     for folder in run_folders(results):
         path = folder / PROGRESS
@@ -76,7 +76,7 @@ def _end_status(folder: Path) -> str:
 def expected(project: Project) -> int | None:
     """Number of runs that params/config.yaml asks for; None when the parameter files cannot tell.
 
-    Counts the names in the files without resolving them: resolving imports the algorithms, and with them torch.
+    Counts names without resolving them: resolving imports the algorithms, and with them torch.
     """
     try:
         from heterobench.config.reading import load, read_yaml
@@ -93,7 +93,7 @@ def expected(project: Project) -> int | None:
                     product *= 1 if isinstance(names, str) else len(names)
                 scenarios += product
             total += scenarios * len(preset.algorithms) * len(preset.seeds)
-        return total
+        return total or None
     except (ConfigurationError, KeyError, TypeError):
         return None
 
@@ -192,7 +192,7 @@ def table(rows: list[Row], now: float, total: int | None, height: int):
 def watch(project: Project, once: bool = False, interval: float = 1.0, stream: TextIO | None = None) -> None:
     """Show all runs of the project, every `interval` seconds until Ctrl-C; `once`: the state now, and end.
 
-    On a terminal a table that renews itself; else plain lines, one for each change, without control characters.
+    On a terminal a table that renews itself; else plain lines, one for each change, no control characters.
     """
     stream = stream or sys.stdout
     try:

@@ -1,6 +1,9 @@
 """Compressed rows, the split inside each client, measurements, storage and pictures."""
 
+import hashlib
 import json
+import struct
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +20,7 @@ from heterobench.partition import heterogeneity, store
 from heterobench.partition.partition import Partition, draw
 from heterobench.partition.picture import draw_picture
 from heterobench.partition.rows import Rows
+from heterobench.partition.schemes import check
 from heterobench.partition.split import part_sizes, split
 from heterobench.project import Project
 
@@ -40,6 +44,7 @@ def made(project):
 # rows
 
 
+@settings(deadline=None)
 @given(owner=st.lists(st.integers(0, 6), max_size=40))
 def test_rows_of_an_assignment(owner):
     rows = Rows.from_assignment(np.array(owner, int), 7)
@@ -73,6 +78,7 @@ def test_rows_that_do_not_fit_are_refused(offsets, indices):
 # split
 
 
+@settings(deadline=None)
 @given(
     size=st.integers(0, 10_000),
     shares=st.tuples(st.floats(0, 0.99), st.floats(0, 0.99)).filter(lambda pair: sum(pair) < 1),
@@ -109,9 +115,9 @@ def test_split_is_uniform_inside_each_client():
 
 def partition(rows):
     """rows: three lists of lists."""
-    return Partition(*(
-        Rows(np.cumsum([0, *map(len, part)]), np.array([j for row in part for j in row], int)) for part in rows
-    ))  # fmt: skip
+    return Partition(
+        *(Rows(np.cumsum([0, *map(len, part)]), np.array([*chain(*part)], int)) for part in rows)
+    )
 
 
 contents = st.integers(1, 3).flatmap(
@@ -119,10 +125,18 @@ contents = st.integers(1, 3).flatmap(
 )
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(contents, contents)
 def test_hash_changes_exactly_when_the_content_does(one, other):
     assert (partition(one).hash == partition(other).hash) == (one == other)
+
+
+def test_hash_is_the_documented_one():
+    """The first two would be one stream of numbers if the number of clients did not open it."""
+    two, one = ([[0], [4]], [[], []], [[], []]), ([[2]], [[0, 0, 0, 0]], [[]])
+    assert partition(two).hash != partition(one).hash
+    stream = [2, 0, 1, 2, 0, 4, 0, 0, 0, 0, 0, 0]
+    assert partition(two).hash == hashlib.sha256(struct.pack(f"<{len(stream)}q", *stream)).hexdigest()
 
 
 def test_hash_ignores_how_the_content_is_held():
@@ -132,6 +146,13 @@ def test_hash_ignores_how_the_content_is_held():
     assert Partition(plain, plain, plain).hash == Partition(other, other, other).hash
     with pytest.raises(ValueError, match="one row per client"):
         Partition(plain, plain, Rows(np.array([0]), indices[:0]))
+
+
+def test_assignment_and_split_are_drawn_with_their_own_keys():
+    scheme, options = check(FILE, "test")
+    owner = scheme.assign(LABELS, 7, options, keyed.generator(3, "partition"), 2)
+    expected = split(owner, 7, 0.1, 0.1, keyed.generator(3, "client split"))
+    assert Partition(*expected).hash == draw(FILE, LABELS, 3).hash
 
 
 def test_the_split_does_not_move_examples_between_clients():
@@ -277,7 +298,7 @@ def test_another_content_under_the_name_is_refused(project, made):
 
 
 def test_missing_and_broken_files_say_what_to_do(project, made):
-    with pytest.raises(PartitionError, match="no such manifest; make partition dirichlet-0.3"):
+    with pytest.raises(PartitionError, match=r"no such manifest; make partition dirichlet-0.3"):
         store.open_partition(project, "toy", "dirichlet-0.3", 9)
     (project.root / made[0]["file"]).unlink()
     with pytest.raises(PartitionError, match="no such partition; make it again"):

@@ -7,18 +7,21 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 
 from heterobench.config import resolve
-from heterobench.data.schema import load_dataset_file
+from heterobench.data.schema import SOURCE, load_dataset_file
 from heterobench.device import visible_gpus
 from heterobench.errors import HeterobenchError
 from heterobench.project import Project
 from heterobench.provenance import fingerprint, training_code
-from heterobench.report.write import report_files
+from heterobench.report.outputs import figure_files, report_file, table_files
 
 try:
     PROJECT = Project.find(Path.cwd())
     os.environ[resolve.OVERRIDES] = json.dumps(config)  # jobs see what --config said
     CONFIG = resolve.config(PROJECT)
-    BENCHMARKS = {name: resolve.benchmark(PROJECT, name, CONFIG.preset) for name in CONFIG.benchmarks}
+    BENCHMARKS = {
+        name: resolve.benchmark(PROJECT, name, CONFIG.preset)
+        for name in CONFIG.benchmarks
+    }
     DATASETS = sorted({s.dataset for b in BENCHMARKS.values() for s in b.scenarios})
     DATASET_FILES = {name: load_dataset_file(PROJECT, name) for name in DATASETS}
 except HeterobenchError as error:
@@ -43,10 +46,6 @@ def here(path):
     return str(Path(path).relative_to(PROJECT.root))
 
 
-def folder(wildcards):
-    return PROJECT.benchmark(wildcards.benchmark, wildcards.preset)
-
-
 def job_of(wildcards):
     return BENCHMARKS[wildcards.benchmark].job(wildcards.scenario, wildcards.arm)
 
@@ -54,14 +53,25 @@ def job_of(wildcards):
 def runs_of(benchmark, scenario):
     """The manifests of all training jobs of a scenario."""
     return [
-        here(PROJECT.runs(benchmark.name, benchmark.preset, scenario, arm.name) / "runs.json")
+        here(
+            PROJECT.runs(benchmark.name, benchmark.preset, scenario, arm.name)
+            / "runs.json"
+        )
         for arm in benchmark.arms
     ]
+
+
+def reported(benchmark):
+    """Everything that a reader of the benchmark opens."""
+    paths = [*table_files(benchmark), *figure_files(benchmark), report_file(benchmark)]
+    return [here(path) for path in paths]
 
 
 def final_files():
     files = []
     for benchmark in BENCHMARKS.values():
-        files += [here(path) for path in report_files(benchmark)]
-        files.append(here(PROJECT.benchmark(benchmark.name, benchmark.preset) / "tracked.json"))
+        files += reported(benchmark)
+        files.append(
+            here(PROJECT.benchmark(benchmark.name, benchmark.preset) / "tracked.json")
+        )
     return files

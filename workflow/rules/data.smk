@@ -1,4 +1,11 @@
 # Raw files belong to DVC, prepared arrays to Snakemake.
+def raw(dataset):
+    return [
+        here(PROJECT.raw(dataset) / file)
+        for file in [*DATASET_FILES[dataset].raw_paths, SOURCE]
+    ]
+
+
 def prepared(dataset):
     return here(PROJECT.prepared(dataset) / "manifest.json")
 
@@ -9,7 +16,7 @@ for name in DATASETS:
         name:
             f"raw_{name}"
         output:
-            [here(PROJECT.raw(name) / file) for file in DATASET_FILES[name].outputs],
+            raw(name),
         log:
             f"results/logs/data/raw-{name}.log",
         params:
@@ -21,14 +28,16 @@ for name in DATASETS:
         name:
             f"prepare_{name}"
         input:
-            rules.__dict__[f"raw_{name}"].output,
+            raw(name),
         output:
             prepared(name),
         log:
             f"results/logs/data/prepare-{name}.log",
         params:
             dataset=name,
-            description=DATASET_FILES[name].model_dump(exclude={"title", "licence", "canonical", "description"}),
+            description=DATASET_FILES[name].model_dump(
+                exclude={"title", "licence", "canonical", "description"}
+            ),
             code=fingerprint(["heterobench.data.prepare"]),
         shell:
             "{PYTHON} prepare {params.dataset} > {log} 2>&1"

@@ -7,12 +7,12 @@ rule evaluate:
         curves="results/{benchmark}/{preset}/curves/{scenario}.parquet",
     log:
         "results/logs/{benchmark}/{preset}/evaluate/{scenario}.log",
-    params:
-        target=lambda wildcards: {s.name: s.target for s in BENCHMARKS[wildcards.benchmark].scenarios}[
-            wildcards.scenario
-        ],
-        code=fingerprint(["heterobench.evaluation"]),
     threads: CONFIG.threads
+    params:
+        target=lambda wildcards: {
+            s.name: s.target for s in BENCHMARKS[wildcards.benchmark].scenarios
+        }[wildcards.scenario],
+        code=fingerprint(["heterobench.evaluation"]),
     shell:
         "{PYTHON} evaluate --benchmark {wildcards.benchmark} --preset {wildcards.preset}"
         " --scenario {wildcards.scenario} > {log} 2>&1"

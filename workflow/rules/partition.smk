@@ -6,15 +6,16 @@ def partitions():
     for benchmark in BENCHMARKS.values():
         for scenario in benchmark.scenarios:
             seeds, _ = found.get((scenario.dataset, scenario.partition), (set(), None))
-            found[scenario.dataset, scenario.partition] = (seeds | set(benchmark.seeds), scenario.partition_file)
+            found[scenario.dataset, scenario.partition] = (
+                seeds | set(benchmark.seeds),
+                scenario.partition_file,
+            )
     return found
 
 
-def picture_of(dataset, partition):
-    return here(PROJECT.results / "partitions" / dataset / f"{partition}.svg")
+PARTITIONS = partitions()
 
-
-for (dataset, partition), (seeds, file) in partitions().items():
+for (dataset, partition), (seeds, file) in PARTITIONS.items():
 
     rule:
         name:
@@ -22,7 +23,10 @@ for (dataset, partition), (seeds, file) in partitions().items():
         input:
             prepared(dataset),
         output:
-            [here(PROJECT.partition_manifest(dataset, partition, seed)) for seed in sorted(seeds)],
+            [
+                here(PROJECT.partition_manifest(dataset, partition, seed))
+                for seed in sorted(seeds)
+            ],
         log:
             f"results/logs/partition/{dataset}-{partition}.log",
         params:
@@ -33,23 +37,38 @@ for (dataset, partition), (seeds, file) in partitions().items():
         shell:
             "{PYTHON} partition {params.names} --seeds {params.seeds} > {log} 2>&1"
 
+
+for dataset in DATASETS:
+    drawn = {
+        p: (min(seeds), file)
+        for (d, p), (seeds, file) in PARTITIONS.items()
+        if d == dataset
+    }
+
     rule:
         name:
-            f"picture_{dataset}_{partition}"
+            f"pictures_{dataset}"
         input:
-            here(PROJECT.partition_manifest(dataset, partition, min(seeds))),
+            [
+                here(PROJECT.partition_manifest(dataset, p, seed))
+                for p, (seed, _) in drawn.items()
+            ],
         output:
-            report(
-                picture_of(dataset, partition),
-                category="Partitions",
-                subcategory=dataset,
-                labels={"partition": file.title, "seed": str(min(seeds))},
-                caption="../report/partition.rst",
-            ),
+            [
+                report(
+                    here(PROJECT.partition_picture(dataset, p)),
+                    category="Partitions",
+                    subcategory=dataset,
+                    labels={"partition": file.title, "seed": str(seed)},
+                    caption="../report/partition.rst",
+                )
+                for p, (seed, file) in drawn.items()
+            ],
         log:
-            f"results/logs/partition/picture-{dataset}-{partition}.log",
+            f"results/logs/partition/pictures-{dataset}.log",
         params:
-            names=[dataset, partition],
-            seed=min(seeds),
+            names=[dataset, *drawn],
+            seed=min(seed for seed, _ in drawn.values()),
+            code=fingerprint(["heterobench.partition.picture"]),
         shell:
-            "{PYTHON} picture {params.names} --seed {params.seed} --output {output} > {log} 2>&1"
+            "{PYTHON} picture {params.names} --seed {params.seed} > {log} 2>&1"

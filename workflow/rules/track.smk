@@ -21,7 +21,7 @@ rule track:
             for scenario in BENCHMARKS[wildcards.benchmark].scenarios
             for file in runs_of(BENCHMARKS[wildcards.benchmark], scenario.name)
         ],
-        lambda wildcards: [here(path) for path in report_files(BENCHMARKS[wildcards.benchmark])],
+        lambda wildcards: reported(BENCHMARKS[wildcards.benchmark]),
     output:
         "results/{benchmark}/{preset}/tracked.json",
     log:

@@ -3,7 +3,8 @@
 def manifests(wildcards):
     benchmark, scenario = BENCHMARKS[wildcards.benchmark], job_of(wildcards).scenario
     return [
-        here(PROJECT.partition_manifest(scenario.dataset, scenario.partition, seed)) for seed in benchmark.seeds
+        here(PROJECT.partition_manifest(scenario.dataset, scenario.partition, seed))
+        for seed in benchmark.seeds
     ]
 
 
@@ -20,14 +21,14 @@ rule train:
         "results/{benchmark}/{preset}/runs/{scenario}/{arm}/runs.json",
     log:
         "results/logs/{benchmark}/{preset}/train/{scenario}/{arm}.log",
+    threads: CONFIG.threads
+    resources:
+        gpu=1 if GPUS else 0,
     params:
         configuration=lambda wildcards: job_of(wildcards).configuration(),
         compute=[CONFIG.device, CONFIG.threads],
         seeds=lambda wildcards: BENCHMARKS[wildcards.benchmark].seeds,
         code=code_of,
-    threads: CONFIG.threads
-    resources:
-        gpu=1 if GPUS else 0,
     shell:
         "{PYTHON} train --benchmark {wildcards.benchmark} --preset {wildcards.preset}"
         " --scenario {wildcards.scenario} --algorithm {wildcards.arm} --seeds {params.seeds} > {log} 2>&1"

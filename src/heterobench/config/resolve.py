@@ -153,7 +153,9 @@ def algorithm_files(project: Project) -> dict[str, AlgorithmFile]:
             build(module.HyperParameters, files[name].defaults | variant.defaults, f"{path}: variants.{key}")
         for key in files[name].search:
             if key not in fields:
-                raise ConfigurationError(f"{path}: search: unknown hyper-parameter {key!r}{nearest(key, fields)}")
+                raise ConfigurationError(
+                    f"{path}: search: unknown hyper-parameter {key!r}{nearest(key, fields)}"
+                )
     return files
 
 
@@ -189,7 +191,9 @@ def resolve_arm(files: dict[str, AlgorithmFile], entry: ArmEntry, where: str) ->
     )
 
 
-def scenario(project: Project, names: dict[str, str], budget: dict, settings: dict, target: float | None, where: str):
+def scenario(
+    project: Project, names: dict[str, str], budget: dict, settings: dict, target: float | None, where: str
+):
     """One scenario from the names of its parts."""
     check_name(project, "datasets", names["dataset"], where)
     return Scenario(
@@ -242,7 +246,9 @@ def benchmark(project: Project, name: str, preset: str) -> Benchmark:
     accepted = {key for a in arms for key in registry.algorithm(a.algorithm).HyperParameters.model_fields}
     if unknown := shared - accepted:
         key = sorted(unknown)[0]
-        raise ConfigurationError(f"{where}: hyperparameters: no algorithm here takes {key!r}{nearest(key, accepted)}")
+        raise ConfigurationError(
+            f"{where}: hyperparameters: no algorithm here takes {key!r}{nearest(key, accepted)}"
+        )
     result = Benchmark(name, preset, file.title, file.about, scenarios, arms, tuple(chosen.seeds), project)
     for job in result.jobs():
         _ = job.hyperparameters

@@ -25,7 +25,9 @@ log = logging.getLogger(__name__)
 
 
 def _tensors(state: RunState) -> dict[str, Tensor]:
-    tensors = {f"server/{k}": v for k, v in state.server.items()} | {f"fresh/{k}": v for k, v in state.fresh.items()}
+    tensors = {f"server/{k}": v for k, v in state.server.items()} | {
+        f"fresh/{k}": v for k, v in state.fresh.items()
+    }
     if state.clients:
         ids = sorted(state.clients)
         tensors["clients"] = torch.tensor(ids)
@@ -52,7 +54,11 @@ def save(folder: Path, state: RunState, extra: dict[str, Tensor], notes: dict[st
     name = f"round-{state.round:08d}"
     with atomic(folder / f"{name}.tmp") as temporary:
         # clone: safetensors refuses tensors that share memory, and server states may (x is also the evaluated mean)
-        save_file({k: v.detach().cpu().clone() for k, v in tensors.items()}, temporary, {"state": json.dumps(numbers)})
+        save_file(
+            {k: v.detach().cpu().clone() for k, v in tensors.items()},
+            temporary,
+            {"state": json.dumps(numbers)},
+        )
         digest = file_digest(temporary)
     path = (folder / f"{name}.tmp").rename(folder / f"{name}-{digest[:16]}.safetensors")
     for old in sorted(folder.glob("round-*.safetensors"))[:-KEEP]:
@@ -64,9 +70,14 @@ def load(folder: Path, device="cpu") -> tuple[RunState, dict[str, Tensor], dict[
     """State, extra tensors and notes of the newest intact checkpoint, or None; damaged ones are reported."""
     for path in sorted(folder.glob("round-*.safetensors"), reverse=True):
         if file_digest(path)[:16] != path.stem.rpartition("-")[2]:
-            log.warning("%s: damaged checkpoint (its checksum differs from its name); the one before is used", path)
+            log.warning(
+                "%s: damaged checkpoint (its checksum differs from its name); the one before is used", path
+            )
             continue
-        with contextlib.suppress(SafetensorError), safe_open(path, framework="pt", device=str(device)) as stored:
+        with (
+            contextlib.suppress(SafetensorError),
+            safe_open(path, framework="pt", device=str(device)) as stored,
+        ):
             tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
             numbers = json.loads(stored.metadata()["state"])
             return _state(tensors, numbers), _group(tensors, "extra/"), numbers["notes"]

@@ -94,7 +94,7 @@ def dirichlet_by_class(labels, clients, options, generator, minimum):
         held = np.zeros(clients, int)
         for k, size in enumerate(classes):
             p = generator.dirichlet(np.full(clients, options.alpha))
-            cumulative = np.cumsum(p)
+            cumulative = np.cumsum(np.where(held < share, p, 0.0))
             if not cumulative[-1] > 0:
                 return "every client with room drew 0"
             counts[k] = _cut(cumulative, size)

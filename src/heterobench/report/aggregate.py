@@ -22,18 +22,18 @@ RANKED = ("validation", "last", "run")  # the oracle has seen the test set: nobo
 def aggregate(evaluation: pd.DataFrame, benchmark: Benchmark) -> pd.DataFrame:
     """One row per scenario x arm x selection x metric, also for combinations without any run.
 
-    `evaluation` has one row per scenario, arm, seed, selection and metric, in the units of the records (accuracies
-    0..1, bytes, seconds). The result has the same units and the columns
+    `evaluation` has one row per scenario, arm, seed, selection and metric, in the units of the records
+    (accuracies 0..1, bytes, seconds). The result has the same units and the columns
 
-    ========================================  =================================================================
-    scenario, arm, selection, metric          key, in the order of the benchmark
-    mean, low, high, std                      over the finite runs; 95 % t interval
-    n_expected, n, n_finite                   seeds of the benchmark, runs found, runs with a finite value
-    bound                                     lower bound of the mean where a run never reached its target, else NaN
-    best                                      in bold, by the rule of `heterobench.stats.ties`
-    difference, difference_low, ..._high      to the baseline over common seeds, with its own t interval
-    difference_n                              number of those seeds
-    ========================================  =================================================================
+    ==================================  =====================================================================
+    scenario, arm, selection, metric    key, in the order of the benchmark
+    mean, low, high, std                over the finite runs; 95 % t interval
+    n_expected, n, n_finite             seeds of the benchmark, runs found, runs with a finite value
+    bound                               lower bound of the mean where a run never reached its target, else NaN
+    best                                in bold, by the rule of `heterobench.stats.ties`
+    difference, ..._low, ..._high       to the baseline over common seeds, with its own t interval
+    difference_n                        number of those seeds
+    ==================================  =====================================================================
 
     Raises RunError where columns lack, a value is given twice, or rows belong to no run of the benchmark.
     """
@@ -82,9 +82,11 @@ def _order(pair: tuple[str, str]) -> tuple:
     )
 
 
-def _by_seed(
-    evaluation: pd.DataFrame, benchmark: Benchmark
-) -> dict[tuple[str, str, str, str], dict[int, float]]:
+Values = dict[tuple[str, str, str, str], dict[int, float]]
+"""(scenario, arm, selection, metric) -> seed -> value."""
+
+
+def _by_seed(evaluation: pd.DataFrame, benchmark: Benchmark) -> Values:
     what = f"evaluation of {benchmark.name} ({benchmark.preset})"
     if missing := {*KEY, "seed", "value"} - set(evaluation.columns):
         raise RunError(f"{what}: columns {sorted(missing)} are missing; evaluate again")
@@ -96,10 +98,10 @@ def _by_seed(
     for column, allowed in known.items():
         if unknown := set(evaluation[column].unique().tolist()) - allowed:
             raise RunError(
-                f"{what}: {column} {sorted(unknown)[0]!r} is not one of the benchmark's; it was made with other "
-                "parameters: evaluate again"
+                f"{what}: {column} {sorted(unknown)[0]!r} is not one of the benchmark's; "
+                "it was made with other parameters: evaluate again"
             )
-    values: dict[tuple[str, str, str, str], dict[int, float]] = defaultdict(dict)
+    values: Values = defaultdict(dict)
     columns = [evaluation[column] for column in (*KEY, "seed", "value")]
     for scenario, arm, selection, metric, seed, value in zip(*columns, strict=True):
         cell = values[scenario, arm, selection, metric]
@@ -109,7 +111,7 @@ def _by_seed(
     return dict(values)
 
 
-def _bound(metric: str, found: dict[int, float], values: dict, scenario: str, arm: str) -> float:
+def _bound(metric: str, found: dict[int, float], values: Values, scenario: str, arm: str) -> float:
     """Mean over all runs with each run that never reached the target counted as if it did at its very end."""
     if metric not in CENSORED_AT or all(math.isfinite(value) for value in found.values()):
         return math.nan

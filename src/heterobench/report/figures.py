@@ -16,11 +16,13 @@ from heterobench.files import atomic
 from heterobench.report import labels
 from heterobench.stats.intervals import mean_interval
 
-# Okabe and Ito (2008), "Color Universal Design", without yellow, which is too light for a line; black is FedAvg's.
-# Colours and dashes go round at different lengths (6 and 4), so that 12 methods differ and neighbours differ in both.
+# Okabe and Ito (2008), "Color Universal Design", without yellow, which is too light for a line; black is
+# FedAvg's. Colours and dashes go round at different lengths (6 and 4), so that 12 methods differ and
+# neighbours differ in both.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
 DASHES = ("-", (0, (6, 1.6)), (0, (4, 1.4, 1, 1.4)), (0, (1.6, 1.2)))
 GREYS = (("#777777", (0, (5, 2.5))), ("#777777", (0, (1, 1.8))))
+LEADER = {"arrowstyle": "-", "linewidth": 0.6, "alpha": 0.6, "shrinkA": 1, "shrinkB": 0, "relpos": (0, 0.5)}
 DIRECT = 12  # lines that are labelled at their ends in a figure of one scenario
 STYLE = {
     "font.family": "DejaVu Sans",  # comes with matplotlib: the same letters on every machine
@@ -52,8 +54,8 @@ STYLE = {
 class Curve:
     """Mean over seeds of one arm in one scenario, in % or as it is stored.
 
-    `rounds`, `megabytes` (up and down, over all clients since the start), `mean`, `low`, `high`: [T]. A NaN in `mean`
-    stands where a seed's value is not finite: no mean is drawn over the seeds that are left.
+    `rounds`, `megabytes` (up and down, over all clients since the start), `mean`, `low`, `high`: [T]. A NaN
+    in `mean` stands where a seed's value is not finite: no mean is drawn over the seeds that are left.
     """
 
     rounds: np.ndarray
@@ -88,7 +90,7 @@ def curve(frame: pd.DataFrame, arm: str, metric: str = "test_accuracy", scale: f
 
 
 def styles(benchmark: Benchmark) -> dict[str, dict]:
-    """Line style of every arm: the same in all figures of a benchmark. The baseline is black, references are grey."""
+    """Line style of every arm, the same in all figures: the baseline is black, references are grey."""
     made, base = {}, labels.baseline(benchmark).name
     for index, arm in enumerate(a for a in labels.methods(benchmark) if a.name != base):
         made[arm.name] = {
@@ -105,16 +107,17 @@ def styles(benchmark: Benchmark) -> dict[str, dict]:
 def overview(benchmark: Benchmark, curves: dict[str, pd.DataFrame], levels: dict, axis: str) -> Figure:
     """One panel per scenario with a shared vertical axis and one legend. `axis`: "rounds" or "bytes".
 
-    `curves` maps scenarios to their long-form curves; `levels` maps (scenario, arm) to the test accuracy (0..1) of
-    arms without a curve, drawn as horizontal lines.
+    `curves` maps scenarios to their long-form curves; `levels` maps (scenario, arm) to the test accuracy
+    (0..1) of arms without a curve, drawn as horizontal lines.
     """
     scenarios = benchmark.scenarios
     columns = min(len(scenarios), 2 if len(scenarios) in (2, 4) else 3)
     rows = math.ceil(len(scenarios) / columns)
-    entries = len(benchmark.arms)
-    per_row = min(entries, 6)
-    legend = 0.26 * math.ceil(entries / per_row) + 0.15
-    width, height = 9.6, 2.75 * rows + 0.45 + legend
+    order = labels.methods(benchmark) + labels.references(benchmark)
+    width = 9.6
+    per_row = _legend_columns([arm.title for arm in order], width)
+    legend = 0.26 * math.ceil(len(order) / per_row) + 0.15
+    height = 2.75 * rows + 0.45 + legend
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(width, height))
         top = 1 - (legend + 0.28) / height
@@ -141,7 +144,6 @@ def overview(benchmark: Benchmark, curves: dict[str, pd.DataFrame], levels: dict
                 ax.tick_params(labelbottom=True)
         _limits([ax for ax in axes.flat if ax.figure is not None])
         look = styles(benchmark)
-        order = labels.methods(benchmark) + labels.references(benchmark)
         handles = [matplotlib.lines.Line2D([], [], **look[arm.name]) for arm in order]
         figure.legend(
             _by_rows(handles, per_row),
@@ -180,7 +182,7 @@ def single(benchmark: Benchmark, scenario: Scenario, frame: pd.DataFrame, levels
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write `figure` in the format of the file's ending, atomically, without dates: equal figures, equal bytes."""
+    """Write `figure` in the format of the file's ending, atomically; equal figures give equal bytes."""
     form = Path(path).suffix[1:]
     nothing = {
         "svg": {"Date": None, "Creator": None, "Format": None, "Type": None},
@@ -191,7 +193,7 @@ def save(figure: Figure, path: Path) -> None:
 
 
 def _draw(ax, benchmark: Benchmark, scenario: Scenario, frame: pd.DataFrame, levels: dict, axis: str) -> list:
-    """Draw all arms; return (arm, last x, last y, style) of each."""
+    """Draw all arms; return (arm, last x, last y, style) of each; last x is NaN where a run diverged."""
     look, ends, flat = styles(benchmark), [], []
     base = labels.baseline(benchmark).name
     for arm in labels.methods(benchmark) + labels.references(benchmark):
@@ -211,12 +213,13 @@ def _draw(ax, benchmark: Benchmark, scenario: Scenario, frame: pd.DataFrame, lev
         if len(finite) == 0:
             continue
         last = finite[-1]
-        if last < len(x) - 1:  # a seed diverged here
+        diverged = last < len(x) - 1
+        if diverged:
             ax.plot(
                 x[last], made.mean[last], marker="x", color=style["color"], markersize=6, markeredgewidth=1.6
             )
-        ends.append((arm, x[last], made.mean[last], style))
-    right = max((x for _, x, _, _ in ends), default=1)
+        ends.append((arm, math.nan if diverged else x[last], made.mean[last], style))
+    right = max((x for _, x, _, _ in ends if math.isfinite(x)), default=1)
     for arm, level, style in flat:
         if math.isfinite(level):
             ax.axhline(level, **style)
@@ -236,13 +239,12 @@ def _limits(axes: list) -> None:
     margin = max(0.04 * (high - low), 0.5)
     for ax in axes:
         ax.set_ylim(max(0, low - margin) if low >= 0 else low - margin, high + margin)
-        left = ax.dataLim.x0 if np.isfinite(ax.dataLim.x0) else 0
-        ax.set_xlim(max(0, min(left, 1) if left > 0 else 0), None)
         ax.margins(x=0.02)
+        ax.set_xlim(0, None)
 
 
 def spaced(wanted: list[float], gap: float, low: float, high: float) -> list[float]:
-    """Positions nearest to `wanted` (least squares) in the same order, at least `gap` apart, inside [low, high].
+    """Positions nearest to `wanted` (least squares), in its order, `gap` apart, inside [low, high].
 
     Positions that would touch become one block around the mean of what they want (pool adjacent violators:
     isotonic regression on wanted[i] - i * gap). Where there is no room for all, the gap shrinks.
@@ -273,10 +275,10 @@ def _label_ends(figure: Figure, ax, ends: list) -> None:
     gap = (high - low) * (STYLE["font.size"] * 1.32 / 72) / inches
     places = spaced([y for _, _, y, _ in ends], gap, low + gap / 2, high)
     for (arm, x, y, style), place in zip(ends, places, strict=True):
-        fraction = ax.transLimits.transform((x, y))[0]
+        joined = math.isfinite(x)  # a line to where a run diverged would cross the others
         ax.annotate(
-            arm.title,
-            xy=(fraction, y),
+            arm.title if joined else f"{arm.title} ×",
+            xy=(ax.transLimits.transform((x, y))[0] if joined else 1, y),
             xytext=(1.045, place),
             xycoords=("axes fraction", "data"),
             textcoords=("axes fraction", "data"),
@@ -284,16 +286,20 @@ def _label_ends(figure: Figure, ax, ends: list) -> None:
             color=style["color"],
             fontsize=STYLE["font.size"] - 0.5,
             annotation_clip=False,
-            arrowprops={
-                "arrowstyle": "-",
-                "color": style["color"],
-                "linewidth": 0.6,
-                "alpha": 0.6,
-                "shrinkA": 1,
-                "shrinkB": 0,
-                "relpos": (0, 0.5),
-            },
+            arrowprops=LEADER | {"color": style["color"]} if joined else None,
         )
+
+
+def _legend_columns(titles: list[str], width: float) -> int:
+    """Columns (at most 6) of a legend that reads row by row: few full rows, inside `width` inches."""
+    n = len(titles)
+
+    def fits(count: int) -> bool:
+        longest = [max(map(len, titles[column::count])) for column in range(count)]
+        return sum(0.078 * letters + 0.68 for letters in longest) < width - 0.6
+
+    fitting = [count for count in range(1, min(6, n) + 1) if count == 1 or fits(count)]
+    return min(fitting, key=lambda count: (math.ceil(n / count), count))
 
 
 def _by_rows(items: list, columns: int) -> list:

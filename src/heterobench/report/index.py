@@ -17,17 +17,19 @@ from heterobench.report import labels, outputs, render
 from heterobench.report.write import read_tables
 
 READING = (
-    "Every method of a row saw the same partitions, the same initial weights, the same cohorts and batches, seed by "
-    "seed. The first table is the comparison: the round is chosen on validation data, and the test set is used once.",
+    "Every method of a column saw the same partitions, the same initial weights, the same cohorts and "
+    "batches, seed by seed. The first table is the comparison: its round is chosen on validation data, "
+    "and the test set has no say in it.",
     "± is half the width of a 95 % interval over seeds. Two methods whose intervals overlap may still differ "
     "clearly, because they are compared seed by seed: see the table of differences.",
-    "References stand below the methods and are never bold: training on everybody's data together shows what the "
-    "split costs, training alone shows what working together brings.",
+    "References stand below the methods and are never bold: training on everybody's data together shows "
+    "what the split costs, training alone shows what working together brings.",
     "Click on the head of a column to sort the rows.",
 )
 BAND = (
-    "Mean over seeds; the band is the 95 % t interval. Horizontal lines: references without rounds of communication, "
-    "or without a global model, after their last round. A cross: a run diverged here, and no mean is drawn beyond it."
+    "Mean over seeds; the band is the 95 % t interval. Horizontal lines: references without rounds of "
+    "communication, or without a global model, after their last round. A cross: a run diverged here, and "
+    "no mean is drawn beyond it."
 )
 TYPES = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg"}
 
@@ -68,7 +70,7 @@ def page(
     `pictures`: (caption, file) of each partition; `provenance`: label -> text, or several texts.
     """
     made = read_tables(benchmark, revisions)
-    fragments = [Markup(render.to_html_fragment(table)) for table in made]
+    fragments = [Markup(render.to_html_fragment(table, folded=index > 0)) for index, table in enumerate(made)]
     n = len(benchmark.seeds)
     facts = [
         *labels.common(benchmark),

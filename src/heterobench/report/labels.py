@@ -67,7 +67,7 @@ def common(benchmark: Benchmark) -> list[str]:
 
 
 def group(benchmark: Benchmark, scenario: Scenario) -> str:
-    """What a scenario has that not all have (data set, model, schedule); empty where only partitions differ."""
+    """What a scenario has that not all have of data set, model and schedule; often nothing."""
     every = [_parts(other) for other in benchmark.scenarios]
     return " · ".join(
         value for key, value in _parts(scenario).items() if any(parts[key] != value for parts in every)

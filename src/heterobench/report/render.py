@@ -12,16 +12,19 @@ from itertools import groupby
 
 from heterobench.report.table import ABSENT, Cell, Column, Row, Section, Table, number, spread
 
-CSV_HEADER = (
-    "table section section_title group row row_title column column_group column_title unit direction value half_width "
-    "low high std n_finite n n_expected bold lower_bound marks"
-).split()
-LATEX_WIDTH = 84  # letters that fit beside each other in a plain article; more columns go into a further panel
+CSV_HEADER = [
+    *("table", "section", "section_title", "group", "row", "row_title"),
+    *("column", "column_group", "column_title", "unit", "direction"),
+    *("value", "half_width", "low", "high", "std"),
+    *("n_finite", "n", "n_expected", "bold", "lower_bound", "marks"),
+]
+LATEX_WIDTH = 80
+"""Letters that fit beside each other in a plain article; more columns go into a further panel."""
 ARROW = {"max": "↑", "min": "↓"}
 
 
 def to_csv(table: Table) -> str:
-    """Tidy: one line per cell, numbers unrounded in the column's unit, an empty field for what does not exist."""
+    """Tidy: one line per cell, numbers unrounded in the column's unit, empty where there is none."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(CSV_HEADER)
@@ -38,14 +41,24 @@ def to_csv(table: Table) -> str:
     return out.getvalue()
 
 
-def heading(column: Column) -> str:
-    """Title of a column with its unit and the direction that is better."""
-    return column.title + (f" ({column.unit})" if column.unit else "")
-
-
-def _shared(table: Table) -> bool:
-    """True where all columns have one unit, which then stands in the title of the table."""
+def shared(table: Table) -> bool:
+    """True where all columns have one unit and direction: said once, above the table."""
     return len({(column.unit, column.direction) for column in table.columns}) == 1
+
+
+def heading(table: Table, column: Column) -> str:
+    """Title of a column, with its unit and an arrow to what is better unless all columns share them."""
+    if shared(table):
+        return column.title
+    unit = f" ({column.unit})" if column.unit else ""
+    return column.title + unit + (f" {ARROW[column.direction]}" if column.direction else "")
+
+
+def about(table: Table) -> str:
+    """What stands under the title."""
+    better = {"max": "higher is better", "min": "lower is better"}
+    direction = better.get(table.columns[0].direction, "") if shared(table) and not table.extra else ""
+    return "; ".join(filter(None, (table.about, direction)))
 
 
 # Markdown
@@ -58,14 +71,11 @@ def escape_markdown(text: str) -> str:
 def to_markdown(table: Table) -> str:
     """A pipe table per section, notes below."""
     md = escape_markdown
-    lines = [f"### {md(table.title)}", "", *([md(table.about) + ".", ""] if table.about else [])]
+    lines = [f"### {md(table.title)}", "", *([md(about(table)) + ".", ""] if about(table) else [])]
     for section in table.sections:
         if section.title:
             lines += [f"**{md(section.title)}**", ""]
-        heads = [
-            md(column.title if _shared(table) else heading(column)) + _arrow(column)
-            for column in table.columns
-        ]
+        heads = [md(heading(table, column)) for column in table.columns]
         if any(column.group for column in table.columns):
             heads = [f"{md(column.group)}: {head}" for column, head in zip(table.columns, heads, strict=True)]
         lines += [_pipes(["", *heads]), _pipes([":--", *["--:"] * len(heads)])]
@@ -81,10 +91,6 @@ def to_markdown(table: Table) -> str:
     lines += [f"{_sup((mark,))} {md(text)}  " for mark, text in table.footnotes]
     lines += [""] * bool(table.footnotes) + [f"{md(note)}  " for note in table.notes]
     return "\n".join(lines).rstrip() + "\n"
-
-
-def _arrow(column: Column) -> str:
-    return f" {ARROW[column.direction]}" if column.direction else ""
 
 
 def _pipes(fields: list[str]) -> str:
@@ -181,7 +187,7 @@ def _tex_character(character: str) -> str:
     return plain or f"[U+{ord(character):04X}]"
 
 
-LATEX_HEAD = r"""% Compiles by itself, and inside a document: \input it, with \usepackage{booktabs} in the preamble.
+LATEX_HEAD = r"""% Compiles by itself, and by \input inside a document with \usepackage{booktabs}.
 \expandafter\ifx\csname @twoclasseserror\endcsname\documentclass\else
 \documentclass[a4paper]{article}
 \usepackage[T1]{fontenc}
@@ -202,10 +208,10 @@ def to_latex(table: Table) -> str:
     panels = [(section, part) for section in table.sections for part in _parts(table)]
     blocks = []
     for index, (section, part) in enumerate(panels):
-        about = f" ({table.about})" if table.about and not index else ""
+        within = f" ({about(table)})" if about(table) and not index else ""
         caption = escape_latex(
             table.title
-            + about
+            + within
             + (", continued" if index else "")
             + (f": {section.title}" if section.title else "")
         )
@@ -221,22 +227,27 @@ def to_latex(table: Table) -> str:
 
 
 def _parts(table: Table) -> list[list[int]]:
-    """Indices of the columns of each panel: as many as `LATEX_WIDTH` letters hold, beside the names of the rows."""
+    """Indices of the columns of each panel: as many as `LATEX_WIDTH` holds, beside the names of the rows."""
     rows = [row for _, _, row in table.bodies]
     name = max((len(row.title) for row in rows), default=0)
     parts: list[list[int]] = [[]]
     used = name
     for index, column in enumerate(table.columns):
-        head = column.title if _shared(table) else heading(column)
-        cells = [f"{number(c, column)} + {spread(c, column)}{c.runs}" for c in (row.cells[index] for row in rows)]
-        width = 1 + max(len(text) for text in (*_broken(head + _arrow(column)), *cells))
+        head = heading(table, column)
+        cells = [
+            f"{number(c, column)} + {spread(c, column)}{c.runs}{''.join(c.marks)}"
+            for c in (row.cells[index] for row in rows)
+        ]
+        width = 1 + max(len(text) for text in (*_broken(head), *cells))
         if parts[-1] and used + width > LATEX_WIDTH:
             parts.append([])
             used = name
         parts[-1].append(index)
         used += width
     size = -(-len(table.columns) // len(parts))  # as even as that many panels allow
-    return [list(range(len(table.columns)))[start : start + size] for start in range(0, len(table.columns), size)]
+    return [
+        list(range(len(table.columns)))[start : start + size] for start in range(0, len(table.columns), size)
+    ]
 
 
 def _tabular(table: Table, section: Section, part: list[int]) -> str:
@@ -250,7 +261,7 @@ def _tabular(table: Table, section: Section, part: list[int]) -> str:
             rules.append(f"\\cmidrule(lr){{{at}-{at + width - 1}}}")
             at += width
         lines += [" & ".join(["", *heads]) + r" \\", "".join(rules)]
-    heads = [_latex_head((column.title if _shared(table) else heading(column)) + _arrow(column)) for column in columns]
+    heads = [_latex_head(heading(table, column)) for column in columns]
     lines.append(" & ".join(["", *heads]) + r" \\")
     for group in section.groups:
         lines.append("\\midrule")
@@ -284,10 +295,8 @@ def _tex_sup(marks: tuple[str, ...]) -> str:
 
 def _latex_cell(cell: Cell, column: Column) -> str:
     text = number(cell, column)
-    if text == ABSENT:
-        text = "--"
-    else:
-        text = f"$\\mathbf{{{text}}}$" if cell.bold else f"${text}$"
+    bold = f"$\\mathbf{{{text}}}$" if cell.bold else f"${text}$"
+    text = "--" if text == ABSENT else bold
     if half := spread(cell, column):
         text += f" {{\\footnotesize$\\pm\\,{half}$}}"
     marks = (*((cell.runs,) if cell.runs else ()), *cell.marks)
@@ -298,7 +307,8 @@ def _latex_notes(table: Table) -> str:
     lines = [f"{_tex_sup((mark,))}{escape_latex(text)}" for mark, text in table.footnotes]
     lines += [escape_latex(note) for note in table.notes]
     body = "\\par\n".join(lines)
-    return f"\\par\\smallskip\n\\begin{{minipage}}{{\\linewidth}}\\footnotesize\\raggedright\n{body}\n\\end{{minipage}}\n"
+    start = "\\par\\smallskip\n\\begin{minipage}{\\linewidth}\\footnotesize\\raggedright\n"
+    return f"{start}{body}\n\\end{{minipage}}\n"
 
 
 # HTML
@@ -323,15 +333,19 @@ def asset(name: str):
     return Markup(loader.get_source(environment(), name)[0])
 
 
-def to_html_fragment(table: Table, level: int = 2) -> str:
-    """A <section> for a page that has `page.css` and `sort.js`; `level` is that of its heading."""
+def to_html_fragment(table: Table, level: int = 2, folded: bool = False) -> str:
+    """A <section> for a page that has `page.css` and `sort.js`; `level` is that of its heading.
+
+    `folded`: the notes open on a click; the explanations of marks are always there.
+    """
     return (
         environment()
         .get_template("table.html")
         .render(
             table=table,
             level=level,
-            shared=_shared(table),
+            folded=folded,
+            about=about(table),
             header_groups=[
                 (text, len(list(members)))
                 for text, members in groupby(table.columns, key=lambda column: column.group)
@@ -340,8 +354,7 @@ def to_html_fragment(table: Table, level: int = 2) -> str:
             number=lambda cell, column: _minus(number(cell, column)),
             spread=spread,
             finite=math.isfinite,
-            arrows=ARROW,
-            heading=heading,
+            heading=lambda column: heading(table, column),
         )
     )
 
@@ -363,7 +376,7 @@ def to_html(table: Table) -> str:
 
 
 def _widths(table: Table) -> list[tuple[int, int]]:
-    """Characters of the widest spread and of the widest mark of each column: they get slots of equal width."""
+    """Characters of the widest spread and of the widest mark of each column, which get slots that wide."""
     rows: list[Row] = [row for _, _, row in table.bodies]
     return [
         (

@@ -95,7 +95,7 @@ def number(cell: Cell, column: Column) -> str:
 
 
 def spread(cell: Cell, column: Column) -> str:
-    """Half the width of the interval, or nothing where there is none (or nothing varies)."""
-    if not math.isfinite(cell.value) or not math.isfinite(cell.half) or cell.half == 0:
+    """Half the width of the interval, or nothing where there is none or runs differ by rounding alone."""
+    if not math.isfinite(cell.value) or not math.isfinite(cell.half) or cell.half <= 1e-9 * abs(cell.value):
         return ""
     return f"{cell.half:.{column.digits}f}"

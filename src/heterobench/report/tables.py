@@ -32,8 +32,8 @@ Rows = dict[tuple[str, str, str, str], dict[str, Any]]
 def tables(summary: pd.DataFrame, benchmark: Benchmark, revisions: Sequence[str] = ()) -> list[Table]:
     """All tables, in the order of `outputs.TABLES`.
 
-    `summary` comes from `aggregate`; `revisions` are the code revisions of the runs (from their provenance), written
-    into the notes.
+    `summary` comes from `aggregate`; `revisions` are the code revisions of the runs (from their provenance),
+    written into the notes.
     """
     keys = ("scenario", "arm", "selection", "metric")
     rows: Rows = {tuple(row[key] for key in keys): row for row in summary.to_dict("records")}
@@ -188,9 +188,9 @@ def _difference(about: str, rows: Rows, benchmark: Benchmark) -> Table:
         (Section("", "", tuple(g for g in groups if g.rows)),),
         notes=(
             f"Selection: {SELECTED['validation']}.",
-            f"Paired: each method's run minus {base.title}'s of the same seed, mean and interval over seeds; what a "
-            "hard split takes from both cancels, so these intervals are narrower than those of the accuracies. "
-            "They are not corrected for the number of comparisons.",
+            f"Paired: each method's run minus {base.title}'s of the same seed, mean and interval over seeds. "
+            "What a hard split takes from both cancels, so these intervals are often narrower than those of "
+            "the accuracies. They are not corrected for the number of comparisons.",
         ),
     )
 
@@ -236,17 +236,18 @@ def _by_metric(name: str, title: str, about: str, rows: Rows, benchmark: Benchma
     if name == "clients":
         notes = (
             f"Selection: {SELECTED['validation']}.",
-            "Weighted by the clients' numbers of test examples. Worst decile: mean over the tenth of the clients with "
-            "the lowest accuracy. Standard deviation over clients, never bold: a method that is equally bad for "
-            "everybody has a small one.",
+            "Weighted by the clients' numbers of test examples. Worst decile: mean over the tenth of the "
+            "clients with the lowest accuracy. Standard deviation over clients, never bold: a method that "
+            "is equally bad for everybody has a small one.",
             RULE,
         )
     else:
         notes = (
-            "Per run, summed over all clients and rounds; 1 MB = 10^6 bytes. Wall time depends on the machine and on "
-            "what else it computed.",
-            "Target: a test accuracy, reached at an evaluated round. > x: some runs did not reach the target in their budget (reached/all runs beside it). Each of these "
-            "counts with its whole budget, so x is a lower bound of the mean."
+            "Per run, summed over all clients and rounds; 1 MB = 10^6 bytes. Wall time depends on the "
+            "machine and on what else it computed.",
+            "Target: a test accuracy, reached at an evaluated round. > x: some runs did not reach the "
+            "target in their budget (reached/all runs beside it). Each of these counts with its whole "
+            "budget, so x is a lower bound of the mean."
             if targets
             else "No target accuracy is set.",
             *((RULE + " In this table only what is counted to the target can be bold.",) if targets else ()),
@@ -265,9 +266,10 @@ def _with_notes(table: Table, benchmark: Benchmark, revisions: Sequence[str]) ->
     )
     partial = (
         [
-            "k/n: only k of n runs gave a finite value, and the mean is over these; the others diverged or are missing."
+            "k/n: only k of n runs gave a finite value, and the mean is over these; the others diverged or "
+            "are missing."
         ]
-        if any(cell.runs for _, _, row in table.bodies for cell in row.cells)
+        if any(cell.runs and not cell.bound for _, _, row in table.bodies for cell in row.cells)
         else []
     )
     where = [f"Runs: results/{benchmark.name}/{benchmark.preset}/runs/."]

@@ -1,10 +1,10 @@
 """Means over seeds with t intervals, and paired differences between two methods.
 
-A seed fixes partition, initial weights, batches and cohorts for all methods, so two methods are compared on the
-differences of their results seed by seed: what a hard partition takes from both cancels.
+A seed fixes partition, initial weights, batches and cohorts for all methods, so two methods are compared on
+the differences of their results seed by seed: what a hard partition takes from both cancels.
 
-Values that are not finite (a run that diverged) never enter a mean and are never forgotten: `n` counts the runs that
-there are, `n_finite` those that the mean is over.
+Values that are not finite (a run that diverged) never enter a mean and are never forgotten: `n` counts the
+runs that there are, `n_finite` those that the mean is over.
 """
 
 from __future__ import annotations
@@ -47,8 +47,9 @@ def t_quantile(degrees: int, level: float = LEVEL) -> float:
 def mean_interval(values: Iterable[float], level: float = LEVEL) -> Summary:
     """Mean and t interval: mean +- t(n - 1) * std / sqrt(n) over the n finite values.
 
-    The interval covers the mean of the distribution that seeds are drawn from with probability `level` where results
-    are normal. Source: Student, Biometrika 6 (1908) 1-25; e.g. Casella and Berger, Statistical Inference, 9.2.
+    The interval covers the mean of the distribution that seeds are drawn from with probability `level` where
+    results are normal. Source: Student, Biometrika 6 (1908) 1-25; e.g. Casella and Berger, Statistical
+    Inference, 9.2.
     """
     given = [float(value) for value in values]
     finite = [value for value in given if math.isfinite(value)]
@@ -67,7 +68,8 @@ def mean_interval(values: Iterable[float], level: float = LEVEL) -> Summary:
 def paired_difference(a: Mapping[int, float], b: Mapping[int, float], level: float = LEVEL) -> Summary:
     """Mean of a - b over the seeds that both have, with its t interval (the paired t procedure).
 
-    `a` and `b` map seeds to results. `n` counts the common seeds, `n_finite` those where both results are finite.
-    Source: Student (1908), as above; for learners on common splits, Dietterich, Neural Computation 10 (1998), 1895.
+    `a` and `b` map seeds to results. `n` counts the common seeds, `n_finite` those where both results are
+    finite. Source: Student (1908), as above; for learners on common splits, Dietterich, Neural Computation
+    10 (1998), 1895.
     """
     return mean_interval([a[seed] - b[seed] for seed in sorted(a.keys() & b.keys())], level)

@@ -8,9 +8,10 @@ from collections.abc import Collection, Mapping
 from heterobench.stats.intervals import LEVEL, mean_interval, paired_difference
 
 RULE = (
-    "Bold: the best mean among the methods, and every method whose paired difference to it, over the same seeds, has "
-    "a 95 % interval that contains zero. A method with a diverged or missing run is never bold; with one seed only "
-    "the best mean and its equals are. The intervals are not corrected for the number of comparisons."
+    "Bold: the best mean among the methods, and every method whose paired difference to it, over the same "
+    "seeds, has a 95 % interval that contains zero. A method with a diverged or missing run is never bold; "
+    "with one seed only the best mean and its equals are. The intervals are not corrected for the number of"
+    " comparisons."
 )
 
 
@@ -19,8 +20,8 @@ def best(
 ) -> set[str]:
     """Names of the best method and of those tied with it, by `RULE`.
 
-    `results` maps methods to {seed: value}; `direction` is "max" or "min"; a method takes part when it has a finite
-    value for each of `seeds`. Raises ValueError for another direction.
+    `results` maps methods to {seed: value}; `direction` is "max" or "min"; a method takes part when it has a
+    finite value for each of `seeds`. Raises ValueError for another direction.
     """
     if direction not in ("max", "min"):
         raise ValueError(f"direction {direction!r}: must be max or min")

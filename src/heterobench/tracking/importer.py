@@ -79,12 +79,14 @@ def database(uri: str) -> Path | None:
 
 
 def quiet_environment() -> dict[str, str]:
-    """Settings under which mlflow sends nothing home and gives up on a dead server within seconds."""
+    """Settings under which mlflow sends nothing home, and gives up on a dead server within seconds."""
     return {
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "DO_NOT_TRACK": "true",
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
         "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+        # Else a server's client prints two lines for every run.
+        "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     }
 
 

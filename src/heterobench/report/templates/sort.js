@@ -5,7 +5,7 @@ for (const table of document.querySelectorAll("table.numbers")) {
   heads.forEach((head, index) => {
     const button = head.querySelector("button");
     if (!button) return;
-    const down = !button.querySelector('.arrow[title^="lower"]');
+    const down = head.dataset.best !== "low";
     const cycle = down ? ["descending", "ascending", "none"] : ["ascending", "descending", "none"];
     button.addEventListener("click", () => {
       const next = cycle[(cycle.indexOf(head.getAttribute("aria-sort")) + 1) % 3];

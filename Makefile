@@ -1,0 +1,42 @@
+# Two commands: `make reproduce` and `make test`. Both create .venv from requirements.lock when it is not there.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: env reproduce test test-slow lint ui watch doctor
+
+env: $(READY)
+
+$(READY): requirements.lock pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "heterobench needs Python 3.11 or newer; name one with PYTHON=")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -r requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --editable .
+	touch $@
+
+reproduce: env
+	snakemake $(ARGS)
+	snakemake --report results/report.html $(ARGS)
+
+test: env
+	python -m pytest -m "not slow" -n 2 --dist loadgroup $(ARGS)
+
+test-slow: env
+	python -m pytest -m slow $(ARGS)
+
+lint: env
+	ruff check .
+	ruff format --check .
+	snakefmt --check Snakefile workflow
+
+ui: env
+	heterobench ui $(ARGS)
+
+watch: env
+	heterobench watch $(ARGS)
+
+doctor: env
+	heterobench doctor
