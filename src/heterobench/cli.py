@@ -89,9 +89,7 @@ def _train(project: Project, options: argparse.Namespace) -> None:
 def _evaluate(project: Project, options: argparse.Namespace) -> None:
     from heterobench.evaluation import write_evaluation
 
-    for path in write_evaluation(
-        _benchmark(project, options), options.scenario, resolve.config(project).threads
-    ):
+    for path in write_evaluation(_benchmark(project, options), options.scenario, resolve.config(project).threads):
         print(path)
 
 
@@ -137,26 +135,20 @@ def _parser() -> argparse.ArgumentParser:
             sub.add_argument("--scenario", required=True, help="dataset.partition.model.schedule")
 
     sub = command("list", _list, "what there is, with a line about each")
-    sub.add_argument(
-        "kind", choices=["algorithms", "benchmarks", "datasets", "models", "partitions", "schedules"]
-    )
+    sub.add_argument("kind", choices=["algorithms", "benchmarks", "datasets", "models", "partitions", "schedules"])
 
     sub = command("run", _run, "one run without Snakemake: data, partition, training, scores")
     sub.add_argument("--dataset", default="digits")
     sub.add_argument("--partition", default="dirichlet-0.1")
     sub.add_argument("--model", default="mlp")
     sub.add_argument("--schedule", default="full")
-    sub.add_argument(
-        "--algorithm", default="fedavg", help="an algorithm or a variant, as in `list algorithms`"
-    )
+    sub.add_argument("--algorithm", default="fedavg", help="an algorithm or a variant, as in `list algorithms`")
     sub.add_argument("--seed", type=int, default=0)
     sub.add_argument("--rounds", type=int, default=20)
     sub.add_argument("--local-epochs", type=int, default=1)
     sub.add_argument("--batch-size", type=int, default=16)
     sub.add_argument("--evaluate-every", type=int, default=1)
-    sub.add_argument(
-        "--set", action="append", default=[], metavar="NAME=VALUE", help="a hyper-parameter; repeatable"
-    )
+    sub.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a hyper-parameter; repeatable")
 
     sub = command("watch", _watch, "progress of running jobs")
     sub.add_argument("--once", action="store_true", help="print the present state and end")

@@ -59,9 +59,7 @@ def chosen(wish: str, per_gpu: int) -> Iterator[str]:
 
     count = torch.cuda.device_count() if wish != "cpu" and torch.cuda.is_available() else 0
     if wish == "cuda" and not count:
-        raise ConfigurationError(
-            "params/config.yaml: device: cuda is asked for, but torch sees no CUDA device"
-        )
+        raise ConfigurationError("params/config.yaml: device: cuda is asked for, but torch sees no CUDA device")
     if not count:
         yield "cpu"
         return

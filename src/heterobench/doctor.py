@@ -159,9 +159,7 @@ def data(project: Project) -> Iterator[Check]:
     }
     for name in names(project, "datasets"):
         label, folder = f"data {name}", project.raw(name)
-        missing = [
-            f for f in (*load_dataset_file(project, name).raw_paths, SOURCE) if not (folder / f).is_file()
-        ]
+        missing = [f for f in (*load_dataset_file(project, name).raw_paths, SOURCE) if not (folder / f).is_file()]
         prepared = (project.prepared(name) / "manifest.json").is_file()
         if not missing:
             made = "prepared" if prepared else "not prepared yet: snakemake does it"
@@ -170,9 +168,7 @@ def data(project: Project) -> Iterator[Check]:
             found = f"in data/raw/{name} missing: {', '.join(missing)}"
             yield Check(label, "warn", found, f"heterobench obtain {name}")
         elif name in needed:
-            yield Check(
-                label, "ok", "not obtained yet: snakemake does it", f"or now: heterobench obtain {name}"
-            )
+            yield Check(label, "ok", "not obtained yet: snakemake does it", f"or now: heterobench obtain {name}")
         else:
             yield Check(label, "ok", "not obtained; params/config.yaml does not need it")
 
@@ -213,9 +209,7 @@ def dvc(project: Project) -> Iterator[Check]:
     settings = dict(line.partition("=")[::2] for line in listing.stdout.splitlines())
     if settings.get("core.analytics", "true").lower() != "false":
         yield Check("dvc", "warn", "usage reports are on", "dvc config core.analytics false")
-    remotes = sorted(
-        key.split(".")[1] for key in settings if key.startswith("remote.") and key.endswith(".url")
-    )
+    remotes = sorted(key.split(".")[1] for key in settings if key.startswith("remote.") and key.endswith(".url"))
     unsafe = [name for name in remotes if settings.get(f"remote.{name}.verify", "").lower() != "true"]
     for name in unsafe:
         used = name == settings.get("core.remote")
@@ -226,9 +220,7 @@ def dvc(project: Project) -> Iterator[Check]:
     elif not unsafe:
         default = settings.get("core.remote")
         advice = "" if default else f"to pull from one: dvc remote default --local {remotes[0]}"
-        yield Check(
-            "dvc", "ok" if default else "warn", f"remotes, all verified: {', '.join(remotes)}", advice
-        )
+        yield Check("dvc", "ok" if default else "warn", f"remotes, all verified: {', '.join(remotes)}", advice)
 
 
 def tracker(project: Project) -> Iterator[Check]:
@@ -239,9 +231,7 @@ def tracker(project: Project) -> Iterator[Check]:
         yield sqlite_tracker(file)
     elif uri.startswith(("http:", "https:")):
         reason = unreachable(f"{uri.rstrip('/')}/health")
-        advice = (
-            "start that server, or unset MLFLOW_TRACKING_URI; training goes on without it" if reason else ""
-        )
+        advice = "start that server, or unset MLFLOW_TRACKING_URI; training goes on without it" if reason else ""
         yield Check("tracker", "fail" if reason else "ok", f"{uri}{reason}", advice)
     else:
         yield Check("tracker", "warn", f"{uri}: not checked", "heterobench track says whether it works")

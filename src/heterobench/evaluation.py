@@ -38,9 +38,7 @@ def test_metrics(task: Task, federation: Federation, theta: Tensor) -> dict[str,
     sizes = np.array([len(own) for own in rows])
     if theta.dim() == 2:
         everywhere = [task.scores(t, federation.global_test.chunks()) for t in theta]
-        own = [
-            task.scores(t, federation.pool.chunks(r))["accuracy"] for t, r in zip(theta, rows, strict=True)
-        ]
+        own = [task.scores(t, federation.pool.chunks(r))["accuracy"] for t, r in zip(theta, rows, strict=True)]
         accuracy = torch.cat(own)
         test = {name: torch.cat([scores[name] for scores in everywhere]) for name in everywhere[0]}
     else:
@@ -58,9 +56,7 @@ def model_rows(task: Task, federation: Federation, run: record.Record) -> Iterat
         ("last", record.FINAL, last),
         ("validation", record.SELECTED, run.end["selected_round"]),
     ):
-        metrics = test_metrics(
-            task, federation, saved_model.load(run.folder / name, task.layout, task.device)
-        )
+        metrics = test_metrics(task, federation, saved_model.load(run.folder / name, task.layout, task.device))
         metrics |= {
             "validation_accuracy": by_round.get(at, {}).get("validation_accuracy", math.nan),
             "round": at,
@@ -68,9 +64,7 @@ def model_rows(task: Task, federation: Federation, run: record.Record) -> Iterat
         yield from ((selection, metric, float(value)) for metric, value in metrics.items())
 
 
-def run_rows(
-    run: record.Record, target: float | None, train_examples: int
-) -> Iterator[tuple[str, str, float]]:
+def run_rows(run: record.Record, target: float | None, train_examples: int) -> Iterator[tuple[str, str, float]]:
     """(selection, metric, value) of what the record alone tells."""
     rounds, seconds = run.rounds, [row["seconds"] for row in run.timing]
     accuracy = [row["metrics"].get("test_accuracy", math.nan) for row in rounds]
@@ -99,9 +93,7 @@ def _runs(job: Job, seeds: tuple[int, ...]) -> Iterator[tuple[int, record.Record
             yield seed, run
 
 
-def evaluate_scenario(
-    benchmark: Benchmark, scenario: str, threads: int = 1
-) -> tuple[pd.DataFrame, pd.DataFrame]:
+def evaluate_scenario(benchmark: Benchmark, scenario: str, threads: int = 1) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The evaluation and the learning curves of all arms and seeds of a scenario, both in long form.
 
     Evaluation: benchmark, preset, scenario, arm, seed, run_id, selection, metric, value. Curves: scenario, arm,

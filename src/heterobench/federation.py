@@ -15,9 +15,7 @@ from heterobench.task import CHUNK, Batch
 Rows = Sequence[np.ndarray]
 """rows[i]: int64 indices of client i's examples (a `heterobench.partition.rows.Rows`, or a list of arrays)."""
 
-RESIDENT = (
-    512 * 2**20
-)  # bytes of float inputs up to which normalised examples are kept instead of made per batch
+RESIDENT = 512 * 2**20  # bytes of float inputs up to which normalised examples are kept instead of made per batch
 
 
 @dataclass(frozen=True)
@@ -85,9 +83,7 @@ class Federation:
         def join(rows: Rows) -> list[np.ndarray]:
             return [np.sort(np.concatenate([np.asarray(rows[i]) for i in range(len(rows))]))]
 
-        return Federation(
-            self.pool, join(self.train), join(self.validation), join(self.test), self.global_test
-        )
+        return Federation(self.pool, join(self.train), join(self.validation), join(self.test), self.global_test)
 
 
 def batches(seed: int, round: int, client: int, rows: np.ndarray, epochs: int, size: int) -> list[np.ndarray]:

@@ -31,9 +31,7 @@ def _datasets(project: Project) -> tuple[list[str], list[list[str]]]:
         file = load_dataset_file(project, name)
         prepared = (project.prepared(name) / "manifest.json").is_file()
         shape = "x".join(map(str, file.shape))
-        rows.append(
-            [name, file.title, shape, str(len(file.classes)), file.licence, "yes" if prepared else "no"]
-        )
+        rows.append([name, file.title, shape, str(len(file.classes)), file.licence, "yes" if prepared else "no"])
     return ["name", "title", "shape", "classes", "licence", "prepared"], rows
 
 

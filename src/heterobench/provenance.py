@@ -72,17 +72,13 @@ def fingerprint(roots: Iterable[str]) -> str:
             continue
         seen[module], inside = parsed
         queue += inside
-    return hashlib.sha256("\n".join(f"{name} {seen[name]}" for name in sorted(seen)).encode()).hexdigest()[
-        :16
-    ]
+    return hashlib.sha256("\n".join(f"{name} {seen[name]}" for name in sorted(seen)).encode()).hexdigest()[:16]
 
 
 def training_code(algorithm: str, architecture: str) -> str:
     """Fingerprint of the code that decides the bits of a run."""
     name = algorithm.replace("-", "_")
-    return fingerprint(
-        ["heterobench.training", f"heterobench.algorithms.{name}", f"heterobench.models.{architecture}"]
-    )
+    return fingerprint(["heterobench.training", f"heterobench.algorithms.{name}", f"heterobench.models.{architecture}"])
 
 
 def _git(root: Path, *arguments: str) -> str | None:

@@ -53,9 +53,7 @@ class Recorder:
             os.fsync(stream.fileno())
         return {name: os.fstat(stream.fileno()).st_size for name, stream in self._streams.items()}
 
-    def progress(
-        self, round: int, rounds: int, seconds: float, metric: tuple[str, float], status: str
-    ) -> None:
+    def progress(self, round: int, rounds: int, seconds: float, metric: tuple[str, float], status: str) -> None:
         """Tell `heterobench watch`; at most twice a second while the run goes on."""
         now = time.time()
         if status == "running" and now - self._told < PROGRESS_SECONDS:

@@ -30,9 +30,7 @@ def save(path: Path, layout: Layout, theta: Tensor, notes: dict[str, Any]) -> No
         for name, part, shape in zip(layout.names, parts, layout.shapes, strict=True)
     }
     with atomic(path) as temporary:
-        save_file(
-            tensors, temporary, {"heterobench": json.dumps(notes | {"personal": personal}, sort_keys=True)}
-        )
+        save_file(tensors, temporary, {"heterobench": json.dumps(notes | {"personal": personal}, sort_keys=True)})
 
 
 def load(path: Path, layout: Layout, device="cpu") -> Tensor:

@@ -37,9 +37,7 @@ def draw_pictures(project: Project, dataset: str, partitions: list[str], seed: i
         title = load(project, "partitions", name, PartitionFile).title
         manifest = read_json(project.partition_manifest(dataset, name, seed))
         paths.append(project.partition_picture(dataset, name))
-        draw_picture(
-            load_counts(project.root / manifest["file"]), f"{title} ({dataset}, seed {seed})", paths[-1]
-        )
+        draw_picture(load_counts(project.root / manifest["file"]), f"{title} ({dataset}, seed {seed})", paths[-1])
     return paths
 
 
@@ -61,9 +59,7 @@ def run_single(project: Project, options: argparse.Namespace) -> None:
         ArmEntry(algorithm=options.algorithm, hyperparameters=settings(options.set)),
         "--algorithm",
     )
-    budget = {
-        name: getattr(options, name) for name in ("rounds", "local_epochs", "batch_size", "evaluate_every")
-    }
+    budget = {name: getattr(options, name) for name in ("rounds", "local_epochs", "batch_size", "evaluate_every")}
     names = {name: getattr(options, name) for name in ("dataset", "partition", "model", "schedule")}
     scenario = resolve.scenario(project, names, budget, {}, None, "command line")
     job = resolve.Job(project, "single", "command-line", scenario, arm)

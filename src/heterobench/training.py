@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from filelock import FileLock
 from torch import Tensor
 
 from heterobench import models, record, registry, saved_model
@@ -80,9 +81,7 @@ def evaluate(task: Task, federation: Federation, theta: Tensor) -> dict[str, flo
         validation = task.scores(theta, federation.pool.chunks(np.concatenate(rows)))
         test = task.scores(theta, federation.global_test.chunks())
         result |= {f"test_{name}": float(values.double().mean()) for name, values in test.items()}
-    return result | {
-        f"validation_{name}": float(values.double().mean()) for name, values in validation.items()
-    }
+    return result | {f"validation_{name}": float(values.double().mean()) for name, values in validation.items()}
 
 
 @dataclass
@@ -158,9 +157,7 @@ def train(
     return state, theta, best
 
 
-def run(
-    job: Job, seed: int, config: Config, dataset: Dataset, task: Classification, device: str
-) -> dict[str, Any]:
+def run(job: Job, seed: int, config: Config, dataset: Dataset, task: Classification, device: str) -> dict[str, Any]:
     """One run; finished already, it is left as it is. Returns its line of the job's manifest."""
     partition, manifest = open_partition(job.project, job.scenario.dataset, job.scenario.partition, seed)
     if manifest["data_hash"] != dataset.hash:
@@ -175,38 +172,43 @@ def run(
     }
     code = training_code(job.arm.algorithm, job.scenario.model_file.architecture)
     origin = {"seed": seed, "data_hash": dataset.hash, "partition_hash": manifest["hash"], "code": code}
+    config_of_run = origin | {
+        "run_id": identity(configuration, **origin),
+        "benchmark": job.benchmark,
+        "preset": job.preset,
+        "scenario": job.scenario.name,
+        "arm": job.arm.name,
+        "configuration": configuration,
+    }
     folder = job.project.run(job.benchmark, job.preset, job.scenario.name, job.arm.name, seed)
-    recorder = Recorder(
-        folder,
-        origin
-        | {
-            "run_id": identity(configuration, **origin),
-            "benchmark": job.benchmark,
-            "preset": job.preset,
-            "scenario": job.scenario.name,
-            "arm": job.arm.name,
-            "configuration": configuration,
-        },
-    )
-    if not recorder.finished:
-        pool, global_test = examples(dataset, device)
-        federation = Federation(pool, partition.train, partition.validation, partition.test, global_test)
-        algorithm = registry.algorithm(job.arm.algorithm).make(job.hyperparameters)
-        setting = Setting(federation, task, algorithm, job.scenario.schedule_file, job.scenario.budget, seed)
-        about = provenance(job.project.root, device)
-        try:
-            state, theta, best = train(setting, federation, recorder, about, config.checkpoint_seconds)
-        except Exception:
-            recorder.end("failed", error=traceback.format_exc())
-            raise
-        run_id = recorder.config["run_id"]
-        saved_model.save(folder / record.FINAL, task.layout, theta, {"run_id": run_id, "round": state.round})
-        saved_model.save(
-            folder / record.SELECTED, task.layout, best.theta, {"run_id": run_id, "round": best.round}
-        )
-        seconds = record.Record(folder).timing[-1]["seconds"]
-        recorder.end("finished", rounds=state.round, seconds=seconds, selected_round=best.round)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # a job that outlived its killed workflow may still be at work here: wait for it, then find the run finished
+    with FileLock(folder.with_name(f".{folder.name}.lock")):
+        recorder = Recorder(folder, config_of_run)
+        if not recorder.finished:
+            pool, global_test = examples(dataset, device)
+            federation = Federation(pool, partition.train, partition.validation, partition.test, global_test)
+            algorithm = registry.algorithm(job.arm.algorithm).make(job.hyperparameters)
+            setting = Setting(federation, task, algorithm, job.scenario.schedule_file, job.scenario.budget, seed)
+            compute(setting, federation, recorder, provenance(job.project.root, device), config.checkpoint_seconds)
     return manifest_line(folder, seed, recorder.config["run_id"])
+
+
+def compute(
+    setting: Setting, federation: Federation, recorder: Recorder, about: dict[str, Any], checkpoint_seconds: float
+) -> None:
+    """Train, save the models, end the record; an error is written into the record and raised."""
+    folder, layout = recorder.folder, setting.task.layout
+    try:
+        state, theta, best = train(setting, federation, recorder, about, checkpoint_seconds)
+    except Exception:
+        recorder.end("failed", error=traceback.format_exc())
+        raise
+    run_id = recorder.config["run_id"]
+    saved_model.save(folder / record.FINAL, layout, theta, {"run_id": run_id, "round": state.round})
+    saved_model.save(folder / record.SELECTED, layout, best.theta, {"run_id": run_id, "round": best.round})
+    seconds = record.Record(folder).timing[-1]["seconds"]
+    recorder.end("finished", rounds=state.round, seconds=seconds, selected_round=best.round)
 
 
 def manifest_line(folder: Path, seed: int, run_id: str) -> dict[str, Any]:

@@ -143,9 +143,7 @@ def summary(rows: list[Row], now: float, total: int | None) -> str:
     # With runs of benchmarks that are no longer asked for, the number asked for says nothing.
     of = f" of {total}" if total is not None and total >= len(rows) else ""
     parts = [f"{counts['finished']}{of} finished"]
-    return ", ".join(
-        parts + [f"{counts[name]} {name}" for name in ("running", "failed", "stale") if counts[name]]
-    )
+    return ", ".join(parts + [f"{counts[name]} {name}" for name in ("running", "failed", "stale") if counts[name]])
 
 
 def by_interest(rows: list[Row], now: float) -> list[Row]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+
 from contract import nets
 from contract.quadratic import DIMENSIONS, Quadratics, QuadraticTask, build, run, setting
-
 from heterobench import models
 from heterobench.config.schema import ScheduleFile
 from heterobench.engine.synchronous import RunState, advance, begin
@@ -58,11 +58,7 @@ def one_round(algorithm, federation, theta, **more):
     """The server's model after one round that starts from `theta` [d]."""
     theta = torch.as_tensor(theta)
     s = setting(algorithm, federation, **more)
-    return (
-        advance(s, RunState(0, algorithm.init_server(theta), algorithm.init_client(theta)))
-        .server["theta"]
-        .numpy()
-    )
+    return advance(s, RunState(0, algorithm.init_server(theta), algorithm.init_client(theta))).server["theta"].numpy()
 
 
 def fixed_point(algorithm, federation, **more):
@@ -133,9 +129,7 @@ def test_invariant_3_order_of_clients_does_not_matter():
         federation.pool, [federation.train[i] for i in order], *[federation.validation] * 2, federation.pool
     )
     algorithm, _ = build("fedavg", lr=0.3)
-    first, second = (
-        run(setting(algorithm, f, task, rounds=3, epochs=4)).server["theta"] for f in (federation, moved)
-    )
+    first, second = (run(setting(algorithm, f, task, rounds=3, epochs=4)).server["theta"] for f in (federation, moved))
     torch.testing.assert_close(first, second, atol=1e-13, rtol=0)
 
 
@@ -145,9 +139,7 @@ def test_invariant_3_two_clones_of_half_the_weight_are_one_client():
     whole = Quadratics(a, b, np.array([6, 4]))
     halves = Quadratics(a[[0, 0, 1]], b[[0, 0, 1]], np.array([3, 3, 4]))
     algorithm, _ = build("fedavg", lr=0.3)
-    found = [
-        run(setting(algorithm, p.federation(), rounds=5)).server["theta"].numpy() for p in (whole, halves)
-    ]
+    found = [run(setting(algorithm, p.federation(), rounds=5)).server["theta"].numpy() for p in (whole, halves)]
     np.testing.assert_allclose(*found, atol=1e-13)
 
 
@@ -286,7 +278,7 @@ def test_trap_last_partial_batch_is_kept():
     federation = noisy((7, 2))
     run(setting(build("fedavg")[0], federation, spy, rounds=1, epochs=1, batch_size=3))
     assert [len(batch) for batch in spy.seen] == [3, 3, 1, 2]
-    assert sorted(sum(spy.seen, [])) == sorted(federation.pool.x[:, -1].tolist())
+    assert sorted(v for batch in spy.seen for v in batch) == sorted(federation.pool.x[:, -1].tolist())
 
 
 def test_trap_batch_loss_is_a_mean_over_examples():

@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from contract.quadratic import DIMENSIONS, Quadratics, build, run, setting
 from pydantic import ValidationError
 
+from contract.quadratic import DIMENSIONS, Quadratics, build, run, setting
 from heterobench.algorithms.fednova import accumulated_weight
 from heterobench.config.schema import ScheduleFile
 from heterobench.engine.synchronous import RunState, advance
@@ -156,9 +156,7 @@ def test_invariant_6_more_steps_do_not_change_the_relative_weight(solver):
         settings = {"lr": 0.1, "mu": 0.0} | SOLVERS[solver]
         algorithm, _ = build(name, **settings)
         for round in range(4):
-            moved = one_round(
-                algorithm, federation, np.zeros(5), LinearTask(), round, epochs=6, schedule=STRAGGLERS
-            )
+            moved = one_round(algorithm, federation, np.zeros(5), LinearTask(), round, epochs=6, schedule=STRAGGLERS)
             gap = np.abs(moved / moved.sum() - p).max()
             assert gap > 0.02 if biased else gap < 1e-12
 
@@ -177,9 +175,7 @@ def test_trap_weights_are_those_of_the_cohort():
     half = ScheduleFile(title="half", participation=0.5)
     g = np.linspace(1, 2, DIMENSIONS)
     federation = linear(np.tile(g, (6, 1)), np.arange(1, 7))
-    moved = one_round(
-        build("fednova", lr=0.1)[0], federation, np.zeros(5), LinearTask(), epochs=4, schedule=half
-    )
+    moved = one_round(build("fednova", lr=0.1)[0], federation, np.zeros(5), LinearTask(), epochs=4, schedule=half)
     np.testing.assert_allclose(moved, -0.1 * 4 * g, rtol=1e-12)
 
 
@@ -227,8 +223,8 @@ def test_oracle_rejects_a_normaliser_of_one(rescaled):
 
     def finish(work, down, client, done):
         up, kept = real.finish(work, down, client, done)
-        one = torch.ones_like(up["tau"])
-        return up | {"d": up["d"] * up["tau"], "tau": 0.1 * up["tau"] if rescaled else one}, kept
+        tau = up["tau"] if rescaled else torch.ones_like(up["tau"])
+        return {"d": up["d"] * up["tau"], "tau": tau}, kept
 
     assert not accepts(replace(real, finish=finish))
 

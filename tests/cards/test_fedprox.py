@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+
 from contract import nets
 from contract.quadratic import DIMENSIONS, Quadratics, QuadraticTask, build, run, setting
-
 from heterobench import models
 from heterobench.algorithm import Step
 from heterobench.config.schema import ScheduleFile
@@ -38,11 +38,7 @@ class WithoutAnchor:
 def one_round(algorithm, federation, theta, task=None, **more):
     theta = torch.as_tensor(theta)
     s = setting(algorithm, federation, task, **more)
-    return (
-        advance(s, RunState(0, algorithm.init_server(theta), algorithm.init_client(theta)))
-        .server["theta"]
-        .numpy()
-    )
+    return advance(s, RunState(0, algorithm.init_server(theta), algorithm.init_client(theta))).server["theta"].numpy()
 
 
 def fixed_point(algorithm, federation, **more):
@@ -59,10 +55,19 @@ def fixed_point(algorithm, federation, **more):
 def test_invariant_1_without_mu_it_is_fedavg_to_the_bit(schedule, local):
     """fedprox 1: the same seeds, no stragglers."""
     ours, plain = (
-        run(setting(build(name, lr=0.1, **local, **more)[0], nets.federation(), nets.task(), rounds=3, epochs=2,
-                    batch_size=4, schedule=schedule)).server["theta"]
+        run(
+            setting(
+                build(name, lr=0.1, **local, **more)[0],
+                nets.federation(),
+                nets.task(),
+                rounds=3,
+                epochs=2,
+                batch_size=4,
+                schedule=schedule,
+            )
+        ).server["theta"]
         for name, more in (("fedprox", {"mu": 0.0}), ("fedavg", {}))
-    )  # fmt: skip
+    )
     assert torch.equal(ours, plain)
 
 

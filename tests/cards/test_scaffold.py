@@ -7,10 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from contract import nets
-from contract.quadratic import DIMENSIONS, Quadratics, QuadraticTask, build, run, setting
 from pydantic import ValidationError
 
+from contract import nets
+from contract.quadratic import DIMENSIONS, Quadratics, QuadraticTask, build, run, setting
 from heterobench import models
 from heterobench.config.schema import ScheduleFile
 from heterobench.engine.synchronous import RunState, advance, begin
@@ -75,9 +75,7 @@ def test_invariant_1_c_is_the_mean_over_all_clients_of_c_i(server_lr):
 def test_invariant_1_trap_dividing_by_the_cohort_breaks_it():
     """scaffold 1, trap: the mean of dc over S instead of 1/N times its sum."""
     real, _ = build("scaffold", lr=0.1)
-    mutant = replace(
-        real, serve=lambda server, up, info: real.serve(server, up, info._replace(population=info.cohort))
-    )
+    mutant = replace(real, serve=lambda server, up, info: real.serve(server, up, info._replace(population=info.cohort)))
     assert min(variate_errors(mutant)) > 1e-3
 
 
@@ -119,9 +117,17 @@ def test_invariant_2_weight_decay_is_part_of_the_variate():
 def test_invariant_3_first_round_is_uniform_fedavg_to_the_bit():
     """scaffold 3: with zero variates."""
     found = [
-        run(setting(build(name, lr=0.1, weighting="uniform")[0], nets.federation(), nets.task(), epochs=3, batch_size=4))
+        run(
+            setting(
+                build(name, lr=0.1, weighting="uniform")[0],
+                nets.federation(),
+                nets.task(),
+                epochs=3,
+                batch_size=4,
+            )
+        )
         for name in ("scaffold", "fedavg")
-    ]  # fmt: skip
+    ]
     assert torch.equal(found[0].server["theta"], found[1].server["theta"])
 
 
@@ -153,9 +159,7 @@ def test_invariant_5_the_optimum_with_matched_variates_stays():
     algorithm, _ = build("scaffold", lr=0.1)
     c = torch.from_numpy(problem.a * (optimum - problem.b))
     theta = torch.from_numpy(optimum)
-    state = RunState(
-        0, algorithm.init_server(theta), algorithm.init_client(theta), {i: {"c": c[i]} for i in range(6)}
-    )
+    state = RunState(0, algorithm.init_server(theta), algorithm.init_client(theta), {i: {"c": c[i]} for i in range(6)})
     for _ in range(3):
         state = advance(setting(algorithm, problem.federation(), epochs=5), state)
     np.testing.assert_allclose(state.server["theta"].numpy(), optimum, atol=1e-14)
@@ -209,8 +213,12 @@ def test_traffic_is_twice_that_of_fedavg():
 
 @pytest.mark.parametrize(
     ("settings", "key"),
-    [({"momentum": 0.9}, "momentum"), ({"weighting": "weighted"}, "weighting"), ({"option": "I"}, "unknown key 'option'")],
-)  # fmt: skip
+    [
+        ({"momentum": 0.9}, "momentum"),
+        ({"weighting": "weighted"}, "weighting"),
+        ({"option": "I"}, "unknown key 'option'"),
+    ],
+)
 def test_what_is_not_offered_is_refused(settings, key):
     """Declared deviations: no local momentum (option II), the uniform mean only, option I not offered."""
     with pytest.raises(ValidationError, match=key):

@@ -68,9 +68,7 @@ class Quadratics:
         p = self.weights(weighting)[:, None]
         return (p * self.a * self.b).sum(0) / (p * self.a).sum(0)
 
-    def fixed_point(
-        self, weighting: str, lr: float, steps: np.ndarray, mu: float = 0.0, normalised: bool = False
-    ):
+    def fixed_point(self, weighting: str, lr: float, steps: np.ndarray, mu: float = 0.0, normalised: bool = False):
         """Where averaging of `steps` exact local steps stalls [d] (cards fedavg 2, fedprox 3, fednova 4).
 
         A client moves from x by (1 - rho_i) (y*_i - x), with y* = (a b + mu x)/(a + mu) and

@@ -8,10 +8,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+
 from contract import nets
 from contract.arms import CASES, PROJECT
 from contract.quadratic import DIMENSIONS, Quadratics, QuadraticTask, build, run, setting
-
 from heterobench import channel, record, registry
 from heterobench.config.resolve import algorithm_files
 from heterobench.config.schema import ScheduleFile
@@ -73,9 +73,7 @@ def test_quadratic_federation_with_unequal_local_work(case):
     np.testing.assert_allclose(found, expected(case, problem, algorithm, hp, 2 * problem.n), atol=1e-7)
 
 
-@pytest.mark.parametrize(
-    "case", [c for c in CASES if {"drift-free", "stateful"} <= c.build()[0].tags], ids=str
-)
+@pytest.mark.parametrize("case", [c for c in CASES if {"drift-free", "stateful"} <= c.build()[0].tags], ids=str)
 def test_drift_free_methods_reach_the_optimum_under_partial_participation(case):
     problem = Quadratics.draw(clients=20)
     algorithm, hp = calm(case)
@@ -114,9 +112,7 @@ def test_one_client_is_plain_sgd(case):
 # 3 -- neutral setting -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "name", [n for n in registry.algorithms() if hasattr(registry.algorithm(n), "NEUTRAL")]
-)
+@pytest.mark.parametrize("name", [n for n in registry.algorithms() if hasattr(registry.algorithm(n), "NEUTRAL")])
 def test_neutral_setting_is_fedavg(name):
     neutral = registry.algorithm(name).NEUTRAL
     task, federation = nets.task(), nets.federation(sizes=(10, 10, 10))
@@ -272,7 +268,7 @@ def test_no_draw_depends_on_torchs_or_numpys_global_generator(case):
 
     def outcome(disturbance):
         torch.manual_seed(disturbance)
-        np.random.seed(disturbance)  # noqa: NPY002  on purpose: the global generator must not matter
+        np.random.seed(disturbance)
         s = setting(algorithm, nets.federation(), nets.task(), rounds=2, epochs=1, batch_size=4)
         return thetas(s, run(s), 4)
 
@@ -301,9 +297,7 @@ def test_sampling_everybody_is_full_participation(case):
     everybody = ScheduleFile(title="", participation=0.99)  # 3.96 of 4 clients, rounded
     outcomes = []
     for schedule in (everybody, ScheduleFile(title="")):
-        s = setting(
-            algorithm, nets.federation(), nets.task(), rounds=2, epochs=1, batch_size=4, schedule=schedule
-        )
+        s = setting(algorithm, nets.federation(), nets.task(), rounds=2, epochs=1, batch_size=4, schedule=schedule)
         outcomes.append(thetas(s, run(s), 4))
     assert torch.equal(*outcomes)
 

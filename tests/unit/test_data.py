@@ -62,9 +62,7 @@ def project(tmp_path, monkeypatch) -> Project:
         shutil.copy(mirror / path, package)
         sources = [{"mirror": f"tiny/{path}"}, {"package": "tinypackage", "path": path}]
         size = (mirror / path).stat().st_size
-        downloads.append(
-            {"path": path, "sha256": file_digest(mirror / path), "bytes": size, "sources": sources}
-        )
+        downloads.append({"path": path, "sha256": file_digest(mirror / path), "bytes": size, "sources": sources})
     write_dataset(
         project,
         "tiny",
@@ -96,9 +94,7 @@ def edit(project: Project, **entries) -> None:
 
 
 def files_below(folder: Path) -> list[str]:
-    return sorted(
-        path.name for path in folder.rglob("*") if path.is_file() and not path.name.endswith(".lock")
-    )
+    return sorted(path.name for path in folder.rglob("*") if path.is_file() and not path.name.endswith(".lock"))
 
 
 def flip(path: Path) -> None:
@@ -139,9 +135,7 @@ def test_a_wrong_parameter_file_is_named_with_its_key(project, change, message):
         load_dataset_file(project, "tiny")
 
 
-@pytest.mark.parametrize(
-    "source", [{}, {"package": "p"}, {"url": "u", "mirror": "m"}, {"mirror": "/etc/passwd"}]
-)
+@pytest.mark.parametrize("source", [{}, {"package": "p"}, {"url": "u", "mirror": "m"}, {"mirror": "/etc/passwd"}])
 def test_a_source_is_exactly_one_place(project, source):
     form = {"path": "f", "sha256": "0" * 64, "bytes": 1, "sources": [source]}
     edit(project, forms=[{"name": "published", "downloads": [form]}])
@@ -175,9 +169,7 @@ def test_the_mirror_can_be_an_address(project, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("fault", ["missing", "truncated", "altered", "too long"])
 def test_a_faulty_mirror_without_another_source_stops_and_leaves_nothing(project, tmp_path, fault):
-    file = (
-        tmp_path / "mirror" / "tiny" / "t10k-labels-idx1-ubyte.gz"
-    )  # the last one: the others are there by then
+    file = tmp_path / "mirror" / "tiny" / "t10k-labels-idx1-ubyte.gz"  # the last one: the others are there by then
     expected, data = file_digest(file), file.read_bytes()
     if fault == "missing":
         file.unlink()
@@ -215,9 +207,7 @@ def test_a_second_source_helps_out_and_the_bad_one_is_reported(project, tmp_path
     flip(bad)
     fetch(project, "tiny")
     warning = capsys.readouterr().err
-    assert (
-        "warning: train-labels-idx1-ubyte.gz from mirror tiny/train-labels-idx1-ubyte.gz: altered" in warning
-    )
+    assert "warning: train-labels-idx1-ubyte.gz from mirror tiny/train-labels-idx1-ubyte.gz: altered" in warning
     assert file_digest(bad) in warning
     assert file_digest(project.raw("tiny") / bad.name) == file_digest(package / bad.name)
 
@@ -352,9 +342,7 @@ def test_prepare_refuses_data_that_the_parameter_file_does_not_describe(project,
 
 
 def test_opening_says_what_is_missing(project):
-    with pytest.raises(
-        DataError, match=r"not prepared\. What to do: run `snakemake`, or `heterobench prepare tiny`"
-    ):
+    with pytest.raises(DataError, match=r"not prepared\. What to do: run `snakemake`, or `heterobench prepare tiny`"):
         open_dataset(project, "tiny")
     with pytest.raises(ConfigurationError, match="did you mean 'tiny'"):
         open_dataset(project, "tinny")
@@ -413,10 +401,7 @@ def test_digits_are_those_of_scikit_learn_with_a_fixed_split_and_the_stated_mome
     shutil.copytree(REPOSITORY.params / "datasets", project.params / "datasets")
     arrays = read_digits(fetch(project, "digits").parent)
     bunch = load_digits()
-    rows = {
-        image.tobytes(): label
-        for image, label in zip(bunch.images.astype(np.uint8), bunch.target, strict=True)
-    }
+    rows = {image.tobytes(): label for image, label in zip(bunch.images.astype(np.uint8), bunch.target, strict=True)}
     assert len(rows) == 1797  # no image twice, so train and test cannot share one
     seen = set()
     for split in ("train", "test"):
@@ -469,9 +454,7 @@ def test_the_official_archive_gives_the_batches_in_order(tmp_path):
 
 def test_the_re_encoded_form_gives_the_same_records(tmp_path):
     draw = np.random.default_rng(6)
-    strip = draw.integers(
-        0, 256, (100, 32, 32, 3), np.uint8
-    )  # one strip, used everywhere: the test stays quick
+    strip = draw.integers(0, 256, (100, 32, 32, 3), np.uint8)  # one strip, used everywhere: the test stays quick
     encoded = io.BytesIO()
     Image.fromarray(strip.reshape(3200, 32, 3)).save(encoded, "WEBP", lossless=True, method=0, exact=True)
     with zipfile.ZipFile(tmp_path / "cifar10_images.zip", "w") as archive:

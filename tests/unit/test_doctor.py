@@ -161,9 +161,7 @@ def test_revision(project):
     def git(*arguments):
         environment = {**os.environ, "GIT_CONFIG_GLOBAL": os.devnull}
         who = ["-c", "user.name=n", "-c", "user.email=e@example.org"]
-        subprocess.run(
-            ["git", *who, *arguments], cwd=project.root, check=True, capture_output=True, env=environment
-        )
+        subprocess.run(["git", *who, *arguments], cwd=project.root, check=True, capture_output=True, env=environment)
 
     assert found(doctor.code, project)[0][1] == "no git revision"
     git("init")

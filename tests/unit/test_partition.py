@@ -26,9 +26,7 @@ from heterobench.project import Project
 
 REPOSITORY = Project(Path(__file__).parents[2])
 LABELS = np.random.default_rng(5).integers(0, 10, 600)
-FILE = PartitionFile(
-    title="a test", scheme="dirichlet-by-class", clients=7, minimum=2, options={"alpha": 0.3}
-)
+FILE = PartitionFile(title="a test", scheme="dirichlet-by-class", clients=7, minimum=2, options={"alpha": 0.3})
 
 
 @pytest.fixture
@@ -115,9 +113,7 @@ def test_split_is_uniform_inside_each_client():
 
 def partition(rows):
     """rows: three lists of lists."""
-    return Partition(
-        *(Rows(np.cumsum([0, *map(len, part)]), np.array([*chain(*part)], int)) for part in rows)
-    )
+    return Partition(*(Rows(np.cumsum([0, *map(len, part)]), np.array([*chain(*part)], int)) for part in rows))
 
 
 contents = st.integers(1, 3).flatmap(
@@ -240,9 +236,7 @@ def test_what_is_stored_comes_back(project, made):
         assert path.name == f"dirichlet-0.3-{drawn.hash[:16]}.parquet"
         counts = heterogeneity.label_counts(drawn, LABELS, 10)
         assert np.array_equal(store.load_counts(path), counts)
-        assert np.array_equal(
-            store.load_measured(path)["effective_classes"], heterogeneity.effective_classes(counts)
-        )
+        assert np.array_equal(store.load_measured(path)["effective_classes"], heterogeneity.effective_classes(counts))
     assert made[0]["hash"] != made[1]["hash"]
     assert json.loads(json.dumps(made)) == made
     assert not any(str(project.root) in str(value) for value in made[0].values())
@@ -311,9 +305,7 @@ def test_missing_and_broken_files_say_what_to_do(project, made):
 
 def test_errors_say_which_partition_of_what(project):
     impossible = FILE.model_copy(update={"minimum": 100})
-    with pytest.raises(
-        PartitionError, match=r"partition dir of toy, seed 3: dirichlet-by-class \(alpha=0.3\)"
-    ):
+    with pytest.raises(PartitionError, match=r"partition dir of toy, seed 3: dirichlet-by-class \(alpha=0.3\)"):
         store.make(project, "toy", "d", LABELS, 10, impossible, "dir", [3])
     with pytest.raises(PartitionError, match="label 9, but 5 classes"):
         store.make(project, "toy", "d", LABELS, 5, FILE, "dir", [3])

@@ -187,9 +187,7 @@ def test_k_classes_draws_the_other_classes_uniformly():
 
 
 def test_k_classes_never_loses_a_class():
-    with pytest.raises(
-        PartitionError, match=r"3 clients cannot own 10 classes.*4 classes per client or 5 clients"
-    ):
+    with pytest.raises(PartitionError, match=r"3 clients cannot own 10 classes.*4 classes per client or 5 clients"):
         assign("k-classes", balanced(10, 20), 3)
     assert len(assign("k-classes", balanced(10, 20), 3, classes_per_client=4)) == 200
     with pytest.raises(PartitionError, match="take at most 10"):
@@ -308,9 +306,7 @@ def test_quantity_dirichlet_skews_sizes_and_nothing_else():
 def test_mistakes_in_a_file_name_the_key_and_the_nearest_word():
     with pytest.raises(ConfigurationError, match=r"a.yaml: scheme: no scheme 'shard'; did you mean 'shards'"):
         check(PartitionFile(title="", scheme="shard", clients=2), "a.yaml")
-    with pytest.raises(
-        ConfigurationError, match=r"a.yaml: options: unknown key 'alhpa'; did you mean 'alpha'"
-    ):
+    with pytest.raises(ConfigurationError, match=r"a.yaml: options: unknown key 'alhpa'; did you mean 'alpha'"):
         check(PartitionFile(title="", scheme="quantity-dirichlet", clients=2, options={"alhpa": 1}), "a.yaml")
     with pytest.raises(ConfigurationError, match=r"a.yaml: options: alpha: .*greater than 0"):
         check(PartitionFile(title="", scheme="dirichlet-by-class", clients=2, options={"alpha": 0}), "a.yaml")

@@ -48,9 +48,7 @@ ARMS = {
 }
 
 
-def make_benchmark(
-    root, partitions=PARTITIONS, arms=ARMS, seeds=5, datasets=("digits",), rounds=30, target=0.9
-):
+def make_benchmark(root, partitions=PARTITIONS, arms=ARMS, seeds=5, datasets=("digits",), rounds=30, target=0.9):
     def scenario(dataset, name, title):
         return Scenario(
             dataset=dataset,
@@ -67,9 +65,7 @@ def make_benchmark(
 
     def arm(name, title):
         algorithm = "fedopt" if name in ("fedavgm", "fedadagrad", "fedadam", "fedyogi") else name
-        settings = (
-            {"optimizer": "momentum" if name == "fedavgm" else name[3:]} if algorithm == "fedopt" else {}
-        )
+        settings = {"optimizer": "momentum" if name == "fedavgm" else name[3:]} if algorithm == "fedopt" else {}
         return Arm(name, title, algorithm, settings)
 
     return Benchmark(
@@ -94,13 +90,9 @@ def make_frames(benchmark):
             for seed in benchmark.seeds:
                 random = generator(seed, "made-up", s, a)
                 hard = generator(seed, "hardness", s).normal(0, 0.02)
-                limit = min(
-                    0.97, 0.96 - 0.09 * s * (not pooled) + 0.008 * ((a * 3) % 5) + hard - 0.3 * silent
-                )
+                limit = min(0.97, 0.96 - 0.09 * s * (not pooled) + 0.008 * ((a * 3) % 5) + hard - 0.3 * silent)
                 rounds = np.arange(1, scenario.budget.rounds + 1)
-                curve = (
-                    limit - 0.85 * np.exp(-rounds / (3 + s + 0.5 * a)) + random.normal(0, 0.012, len(rounds))
-                )
+                curve = limit - 0.85 * np.exp(-rounds / (3 + s + 0.5 * a)) + random.normal(0, 0.012, len(rounds))
                 curve = np.clip(curve, 0, 1)
                 chosen = int(np.argmax(curve + random.normal(0, 0.01, len(rounds))))
                 megabytes = 0.0 if silent or pooled else 1.9e5 * (2 if arm.name == "scaffold" else 1)
@@ -453,9 +445,7 @@ def test_latex_compiles_alone_and_inside_a_document(made, tmp_path):
     for name in ("accuracy", "clients", "cost", "difference"):
         (tmp_path / f"{name}.tex").write_text(render.to_latex(made[name]), encoding="utf-8")
     inputs = "".join(f"\\input{{{name}.tex}}" for name in ("accuracy", "difference"))
-    document = (
-        "\\documentclass{article}\\usepackage{booktabs}\\begin{document}" + inputs + "End.\\end{document}"
-    )
+    document = "\\documentclass{article}\\usepackage{booktabs}\\begin{document}" + inputs + "End.\\end{document}"
     (tmp_path / "document.tex").write_text(document)
     for name in ("accuracy", "clients", "cost", "difference", "document"):
         command = ["pdflatex", "-halt-on-error", "-interaction=nonstopmode", f"{name}.tex"]
@@ -478,11 +468,7 @@ def test_numbers_as_they_are_shown():
 def test_all_declared_files_are_written(written):
     for path in outputs.table_files(written) + outputs.figure_files(written):
         assert path.stat().st_size > 0, path
-    here = {
-        p
-        for p in outputs.folder(written).rglob("*")
-        if p.is_file() and p.parent.name in ("tables", "figures")
-    }
+    here = {p for p in outputs.folder(written).rglob("*") if p.is_file() and p.parent.name in ("tables", "figures")}
     assert here == {*outputs.table_files(written), *outputs.figure_files(written)}
     text = outputs.table_file(written, "accuracy", "md").read_text()
     for needed in (
@@ -538,10 +524,7 @@ def test_no_mean_is_drawn_where_a_seed_diverged(benchmark, frames):
 
     frame = frames[1][frames[1]["scenario"] == benchmark.scenarios[0].name].copy()
     bad = (
-        (frame["arm"] == "fedavg")
-        & (frame["seed"] == 2)
-        & (frame["round"] > 10)
-        & (frame["metric"] == "test_accuracy")
+        (frame["arm"] == "fedavg") & (frame["seed"] == 2) & (frame["round"] > 10) & (frame["metric"] == "test_accuracy")
     )
     frame.loc[bad, "value"] = math.nan
     made = curve(frame, "fedavg")
@@ -580,13 +563,9 @@ def test_page_asks_for_nothing_from_elsewhere(written, tmp_path):
     picture = tmp_path / "partition.png"
     matplotlib.image.imsave(picture, np.zeros((4, 4, 3)))
     vector = outputs.figure_file(written, "curves-rounds", "svg")
-    text = page(
-        written, [("Two <classes>", picture), ("IID", vector)], {"Revision": ["abc1234", "def"]}, ["abc1234"]
-    )
+    text = page(written, [("Two <classes>", picture), ("IID", vector)], {"Revision": ["abc1234", "def"]}, ["abc1234"])
     assert "http" not in re.sub(r"base64,[A-Za-z0-9+/=]+", "", text)
-    references = re.findall(r"""(?:src|href)\s*=\s*["']([^"']*)""", text) + re.findall(
-        r"url\(([^)]*)\)", text
-    )
+    references = re.findall(r"""(?:src|href)\s*=\s*["']([^"']*)""", text) + re.findall(r"url\(([^)]*)\)", text)
     assert references
     assert all(reference.startswith(("#", "data:image/")) for reference in references)
     assert "@import" not in text
@@ -611,9 +590,7 @@ def test_pictures_that_are_missing_or_of_another_kind_are_errors(tmp_path):
 
 def test_benchmark_of_another_shape(tmp_path):
     """One scenario, no FedAvg, no reference: everything is still written."""
-    benchmark = make_benchmark(
-        tmp_path, {"iid": "IID"}, {"scaffold": "SCAFFOLD", "fednova": "FedNova"}, seeds=2
-    )
+    benchmark = make_benchmark(tmp_path, {"iid": "IID"}, {"scaffold": "SCAFFOLD", "fednova": "FedNova"}, seeds=2)
     store(benchmark, *make_frames(benchmark))
     write_tables(benchmark)
     write_figures(benchmark)

@@ -87,9 +87,7 @@ def test_ties_by_paired_interval():
     results = {
         "first": values(10, 20, 30, 40, 50),
         "near": values(11, 18, 31, 39, 49),  # differences -1, 2, -1, 1, 1: mean 0.4, zero inside
-        "below": values(
-            9, 19.1, 28.9, 39, 49
-        ),  # about 1 worse for each seed, though the means overlap widely
+        "below": values(9, 19.1, 28.9, 39, 49),  # about 1 worse for each seed, though the means overlap widely
     }
     assert best(results, SEEDS, "max") == {"first", "near"}
 

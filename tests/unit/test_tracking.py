@@ -46,9 +46,7 @@ def write_run(project, arm="fedavg", seed=0, rounds=3, status="finished", values
     with open(folder / "timing.jsonl", "w") as timing:
         for r in range(1, rounds + 1):
             loss = values[r - 1] if values else 1 / r
-            text += line(
-                {"round": r, "metrics": {"test_accuracy": 1 - 1 / r, "train_loss": loss, "bytes_up": 10 * r}}
-            )
+            text += line({"round": r, "metrics": {"test_accuracy": 1 - 1 / r, "train_loss": loss, "bytes_up": 10 * r}})
             timing.write(line({"round": r, "seconds": 2.0 * r, "time": start + 2 * r}))
     (folder / "rounds.jsonl").write_text(text)
     error = {"error": "RunError: diverged"} if status == "failed" else {}
@@ -252,6 +250,7 @@ def test_tables_are_one_run_that_is_renewed(project):
     tables = project.benchmark("label-skew", "mini") / "tables"
     tables.mkdir()
     (tables / "main.csv").write_text("old\n")
+    (tables.parent / "report.html").write_text("<p>")
     importer.track(project)
     first = runs(project)["tables"]
     assert importer.track(project) == importer.Summary(0, 1, ())
@@ -261,6 +260,7 @@ def test_tables_are_one_run_that_is_renewed(project):
     assert again.info.run_id == first.info.run_id
     client = importer.client(importer.tracking_uri(project))
     assert Path(client.download_artifacts(again.info.run_id, "tables/main.csv")).read_text() == "new\n"
+    assert {item.path for item in client.list_artifacts(again.info.run_id)} == {"report.html", "tables"}
     assert len(runs(project)) == 2
 
 
@@ -437,9 +437,7 @@ def test_a_later_process_of_the_same_number_is_another_one(monkeypatch):
 
 
 def test_links_open_the_model_training_view():
-    text = ui.links(
-        "http://host:5000/", [("label-skew/mini", "7", ""), ("one scenario", "7", "tags.seed = '0'")]
-    )
+    text = ui.links("http://host:5000/", [("label-skew/mini", "7", ""), ("one scenario", "7", "tags.seed = '0'")])
     assert "http://host:5000/#/experiments/7/runs?workflowType=machine_learning\n" in text
     assert "workflowType=machine_learning&compareRunsMode=CHART\n" in text
     assert text.endswith("&searchFilter=tags.seed%20%3D%20%270%27&compareRunsMode=CHART")

@@ -60,10 +60,7 @@ def test_once_shows_each_run_and_the_sum(project):
     write_progress(project, "feddyn", 2, round=4, status="failed", value=float("nan"))
     text = once(project)
     scenario = "label-skew/mini digits.iid.mlp.full"
-    assert (
-        f"{scenario} fedavg seed 0  round 3/10  validation_accuracy 0.5000  1 min 10 s left  running\n"
-        in text
-    )
+    assert f"{scenario} fedavg seed 0  round 3/10  validation_accuracy 0.5000  1 min 10 s left  running\n" in text
     assert f"{scenario} scaffold seed 1  round 10/10  validation_accuracy 0.5000  finished\n" in text
     assert f"{scenario} feddyn seed 2  round 4/10  validation_accuracy nan  failed\n" in text
     assert text.endswith("1 finished, 1 running, 1 failed\n")
@@ -199,17 +196,13 @@ def test_reader_that_has_enough(project):
     for seed in range(200):
         write_progress(project, seed=seed)
     command = f'"{sys.executable}" -c "$CODE" "{project.root}" | head -1'
-    result = subprocess.run(
-        command, shell=True, env={**os.environ, "CODE": CODE}, capture_output=True, timeout=30
-    )
+    result = subprocess.run(command, shell=True, env={**os.environ, "CODE": CODE}, capture_output=True, timeout=30)
     assert result.stdout.count(b"\n") == 1
     assert result.stderr == b""
 
 
 def test_starts_light(project):
-    code = (
-        f"import sys\n{CODE}\nprint([m for m in ('torch', 'mlflow', 'pandas', 'numpy') if m in sys.modules])"
-    )
+    code = f"import sys\n{CODE}\nprint([m for m in ('torch', 'mlflow', 'pandas', 'numpy') if m in sys.modules])"
     result = subprocess.run(
         [sys.executable, "-c", code, project.root, "once"], capture_output=True, text=True, check=True
     )

@@ -35,9 +35,7 @@ def make_project(root: Path, name: str) -> Project:
     yaml = YAML()
     for path in ("dvc.yaml", "dvc.lock"):
         content = yaml.load(REPOSITORY / path)
-        content["stages"] = {
-            stage: entry for stage, entry in content["stages"].items() if stage == f"fetch-{name}"
-        }
+        content["stages"] = {stage: entry for stage, entry in content["stages"].items() if stage == f"fetch-{name}"}
         yaml.dump(content, root / path)
     subprocess.run(["git", "init", "-q", "."], cwd=root, check=True)
     subprocess.run(["git", "add", "-A"], cwd=root, check=True)
@@ -160,9 +158,7 @@ def test_the_advice_for_a_damaged_raw_file_works(project):
     obtain(project, "digits")
     first = contents(project)
     flip(project.raw("digits") / "digits.csv.gz")
-    with pytest.raises(
-        DataError, match=r"data/raw/digits/digits\.csv\.gz: altered: expected sha256 .* found"
-    ):
+    with pytest.raises(DataError, match=r"data/raw/digits/digits\.csv\.gz: altered: expected sha256 .* found"):
         prepare(project, "digits")
     (project.raw("digits") / "digits.csv.gz").unlink()
     assert dvc(project, "repro", "--single-item", "fetch-digits").returncode == 0
@@ -181,9 +177,7 @@ def test_a_remote_that_does_not_verify_is_refused(project, home):
 
 def test_without_mirror_and_network_the_reason_is_said_and_nothing_stays(home, monkeypatch, capfd):
     project = make_project(home / "project", "mnist")
-    monkeypatch.setenv(
-        "http_proxy", "http://127.0.0.1:9"
-    )  # nobody answers there: no test reaches the network
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")  # nobody answers there: no test reaches the network
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
     (home / "mirror" / "mnist").mkdir(parents=True)
     (home / "mirror" / "mnist" / "train-images-idx3-ubyte.gz").write_bytes(b"something else")
@@ -191,10 +185,7 @@ def test_without_mirror_and_network_the_reason_is_said_and_nothing_stays(home, m
     with pytest.raises(DataError, match="data set mnist cannot be obtained"):
         obtain(project, "mnist")
     messages = capfd.readouterr().err
-    assert (
-        "warning: train-images-idx3-ubyte.gz from mirror mnist/train-images-idx3-ubyte.gz: truncated"
-        in messages
-    )
+    assert "warning: train-images-idx3-ubyte.gz from mirror mnist/train-images-idx3-ubyte.gz: truncated" in messages
     assert "expected sha256 440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609" in messages
     assert "found 14 bytes with sha256" in messages
     assert f"set {MIRROR} to a folder or URL prefix" in messages

@@ -25,7 +25,7 @@ for benchmark in BENCHMARKS.values():
                         category=benchmark.title,
                         subcategory="Tables",
                         labels={"table": path.stem},
-                        caption="../report/table.rst",
+                        caption=f"../report/{path.stem}.rst",
                     )
                     if path.suffix == ".html"
                     else here(path)

@@ -19,9 +19,7 @@ class LocalSGD(Strict):
     lr: float = Field(0.1, gt=0, description="local step size eta_l")
     lr_decay: float = Field(1.0, gt=0, le=1, description="factor on the step size after each round")
     momentum: float = Field(0.0, ge=0, lt=1, description="rho of the local heavy-ball momentum")
-    weight_decay: float = Field(
-        0.0, ge=0, description="lambda of lambda/2 ||theta||^2, added to the gradient"
-    )
+    weight_decay: float = Field(0.0, ge=0, description="lambda of lambda/2 ||theta||^2, added to the gradient")
 
     def rate(self, round: int) -> float:
         return self.lr * self.lr_decay**round

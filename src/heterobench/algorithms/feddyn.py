@@ -28,9 +28,7 @@ class HyperParameters(fedavg.HyperParameters):
     server_lr: Literal[1] = Field(1, description="the server has no step size")
 
 
-EXCEPTIONS = {
-    "one_client": "the quadratic term shortens the local steps; only the fixed point is that of SGD"
-}
+EXCEPTIONS = {"one_client": "the quadratic term shortens the local steps; only the fixed point is that of SGD"}
 
 
 def make(hp: HyperParameters) -> Algorithm:

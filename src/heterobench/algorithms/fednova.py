@@ -27,9 +27,7 @@ class HyperParameters(fedprox.HyperParameters):
     @model_validator(mode="after")
     def _one_solver(self):
         if self.mu and self.momentum:
-            raise ValueError(
-                "mu and momentum cannot both be set: the normaliser covers one of them at a time"
-            )
+            raise ValueError("mu and momentum cannot both be set: the normaliser covers one of them at a time")
         return self
 
 

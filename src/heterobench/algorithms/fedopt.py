@@ -21,9 +21,7 @@ from heterobench.algorithms import fedavg
 
 
 class HyperParameters(fedavg.HyperParameters):
-    optimizer: Literal["momentum", "adagrad", "adam", "yogi"] = Field(
-        "momentum", description="rule of the server"
-    )
+    optimizer: Literal["momentum", "adagrad", "adam", "yogi"] = Field("momentum", description="rule of the server")
     beta1: float = Field(0.9, ge=0, lt=1, description="decay of the first moment (beta of FedAvgM)")
     beta2: float = Field(0.99, ge=0, lt=1, description="decay of the second moment (adam, yogi)")
     tau: float = Field(1e-3, gt=0, description="adaptivity: added to the square root of v")

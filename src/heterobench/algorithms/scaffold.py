@@ -24,9 +24,7 @@ from heterobench.algorithms import fedavg
 
 class HyperParameters(fedavg.HyperParameters):
     momentum: Literal[0] = Field(0, description="option II holds for plain SGD only")
-    weighting: Literal["uniform"] = Field(
-        "uniform", description="the variates are defined for the uniform mean"
-    )
+    weighting: Literal["uniform"] = Field("uniform", description="the variates are defined for the uniform mean")
 
 
 def make(hp: HyperParameters) -> Algorithm:

@@ -75,8 +75,7 @@ class Job:
     def hyperparameters(self):
         """Frozen, validated hyper-parameters of the arm in this scenario."""
         where = (
-            f"params/benchmarks/{self.benchmark}.yaml: presets.{self.preset}: "
-            f"{self.arm.name} on {self.scenario.name}"
+            f"params/benchmarks/{self.benchmark}.yaml: presets.{self.preset}: {self.arm.name} on {self.scenario.name}"
         )
         model = registry.algorithm(self.arm.algorithm).HyperParameters
         shared = {k: v for k, v in self.scenario.settings.items() if k in model.model_fields}
@@ -90,8 +89,7 @@ class Job:
             | self.scenario.partition_file.model_dump(exclude={"title", "reference"}),
             "model": {"name": self.scenario.model}
             | self.scenario.model_file.model_dump(exclude={"title", "reference"}),
-            "schedule": {"name": self.scenario.schedule}
-            | self.scenario.schedule_file.model_dump(exclude={"title"}),
+            "schedule": {"name": self.scenario.schedule} | self.scenario.schedule_file.model_dump(exclude={"title"}),
             "budget": self.scenario.budget.model_dump(),
             "algorithm": {
                 "name": self.arm.algorithm,
@@ -153,9 +151,7 @@ def algorithm_files(project: Project) -> dict[str, AlgorithmFile]:
             build(module.HyperParameters, files[name].defaults | variant.defaults, f"{path}: variants.{key}")
         for key in files[name].search:
             if key not in fields:
-                raise ConfigurationError(
-                    f"{path}: search: unknown hyper-parameter {key!r}{nearest(key, fields)}"
-                )
+                raise ConfigurationError(f"{path}: search: unknown hyper-parameter {key!r}{nearest(key, fields)}")
     return files
 
 
@@ -191,9 +187,7 @@ def resolve_arm(files: dict[str, AlgorithmFile], entry: ArmEntry, where: str) ->
     )
 
 
-def scenario(
-    project: Project, names: dict[str, str], budget: dict, settings: dict, target: float | None, where: str
-):
+def scenario(project: Project, names: dict[str, str], budget: dict, settings: dict, target: float | None, where: str):
     """One scenario from the names of its parts."""
     check_name(project, "datasets", names["dataset"], where)
     return Scenario(
@@ -246,9 +240,7 @@ def benchmark(project: Project, name: str, preset: str) -> Benchmark:
     accepted = {key for a in arms for key in registry.algorithm(a.algorithm).HyperParameters.model_fields}
     if unknown := shared - accepted:
         key = sorted(unknown)[0]
-        raise ConfigurationError(
-            f"{where}: hyperparameters: no algorithm here takes {key!r}{nearest(key, accepted)}"
-        )
+        raise ConfigurationError(f"{where}: hyperparameters: no algorithm here takes {key!r}{nearest(key, accepted)}")
     result = Benchmark(name, preset, file.title, file.about, scenarios, arms, tuple(chosen.seeds), project)
     for job in result.jobs():
         _ = job.hyperparameters

@@ -65,9 +65,7 @@ class Budget(Strict):
     rounds: int = Field(ge=1)
     local_epochs: int = Field(1, ge=1)
     batch_size: int = Field(ge=1)
-    evaluate_every: int = Field(
-        1, ge=1, description="rounds between two evaluations; the last is evaluated too"
-    )
+    evaluate_every: int = Field(1, ge=1, description="rounds between two evaluations; the last is evaluated too")
 
 
 class ScenarioGrid(Strict):

@@ -10,7 +10,6 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from heterobench.errors import ConfigurationError
 
-
 Model = TypeVar("Model", bound=BaseModel)
 
 

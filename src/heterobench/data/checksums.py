@@ -45,16 +45,12 @@ def verify_raw(project: Project, name: str, dataset: DatasetFile) -> dict[str, A
     except (OSError, ValueError, KeyError, TypeError, AttributeError, StopIteration) as error:
         reason = "missing" if isinstance(error, FileNotFoundError) else f"not usable ({error!r})"
         path = shown(project, folder / SOURCE)
-        raise DataError(
-            f"{path}: {reason}: the raw files of {name} are not complete. What to do: {again}"
-        ) from None
+        raise DataError(f"{path}: {reason}: the raw files of {name} are not complete. What to do: {again}") from None
     for file in form.raw_files:
         sha256, size = recorded.get(file.path, (None, None))
         sha256, size = file.sha256 or sha256, file.bytes or size
         if sha256 is None:
-            raise DataError(
-                f"{shown(project, folder / SOURCE)}: no checksum of {file.path}. What to do: {again}"
-            )
+            raise DataError(f"{shown(project, folder / SOURCE)}: no checksum of {file.path}. What to do: {again}")
         if problem := mismatch(folder / file.path, sha256, size):
             raise DataError(f"{shown(project, folder / file.path)}: {problem}. What to do: {again}")
     return source

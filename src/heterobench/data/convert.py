@@ -45,9 +45,7 @@ def cifar10_strips(downloads: Path, target: Path) -> dict[str, Any]:
             with (target / f"{split}.bin").open("wb") as stream:
                 for batch in batches:
                     for strip in range(100):
-                        image = Image.open(io.BytesIO(archive.read(f"{batch}/{strip:02d}.webp"))).convert(
-                            "RGB"
-                        )
+                        image = Image.open(io.BytesIO(archive.read(f"{batch}/{strip:02d}.webp"))).convert("RGB")
                         pixels = np.asarray(image).reshape(100, 32, 32, 3).transpose(0, 3, 1, 2)
                         stream.write(np.hstack([next(label), pixels.reshape(100, 3072)]).tobytes())
             stand_ins[split] = labels[f"{split}_jpeg_index"].tolist()

@@ -47,15 +47,11 @@ def open_dataset(project: Project, name: str, verify: bool = False) -> Dataset:
     try:
         manifest = read_json(folder / "manifest.json")
     except FileNotFoundError:
-        raise DataError(
-            f"{shown(project, folder)}: data set {name} is not prepared. What to do: {again}"
-        ) from None
+        raise DataError(f"{shown(project, folder)}: data set {name} is not prepared. What to do: {again}") from None
     arrays = {}
     for file, entry in manifest["files"].items():
         path = folder / file
-        if problem := mismatch(
-            path, entry["sha256"] if verify or not path.is_file() else None, entry["bytes"]
-        ):
+        if problem := mismatch(path, entry["sha256"] if verify or not path.is_file() else None, entry["bytes"]):
             raise DataError(
                 f"{shown(project, path)}: {problem}. What to do: remove {shown(project, folder)} and {again}"
             )

@@ -51,9 +51,7 @@ def fetch(project: Project, name: str) -> Path:
                 except DataError as problem:
                     problems.append(f"form {form.name!r}: {problem}")
                     continue
-                (folder / SOURCE).unlink(
-                    missing_ok=True
-                )  # back last: while it is absent, nothing is complete
+                (folder / SOURCE).unlink(missing_ok=True)  # back last: while it is absent, nothing is complete
                 for file in form.raw_files:
                     os.replace(partial / file.path, folder / file.path)
                 os.replace(partial / SOURCE, folder / SOURCE)
@@ -92,9 +90,7 @@ def collect(name: str, form: Form, partial: Path) -> None:
         }
         for file in form.raw_files
     }
-    write_json(
-        partial / SOURCE, {"dataset": name, "form": form.name, "note": form.note, "files": files} | remarks
-    )
+    write_json(partial / SOURCE, {"dataset": name, "form": form.name, "note": form.note, "files": files} | remarks)
 
 
 def obtain_file(file: Download, target: Path) -> None:
@@ -137,9 +133,7 @@ def open_source(source: Source) -> BinaryIO:
 
 def open_url(url: str) -> BinaryIO:
     # Some hosts refuse the default agent name of urllib.
-    return urllib.request.urlopen(
-        urllib.request.Request(url, headers={"User-Agent": "heterobench"}), timeout=TIMEOUT
-    )
+    return urllib.request.urlopen(urllib.request.Request(url, headers={"User-Agent": "heterobench"}), timeout=TIMEOUT)
 
 
 def copy_at_most(stream: BinaryIO, sink: BinaryIO, limit: int) -> None:

@@ -95,7 +95,5 @@ def describe(name: str, dataset: DatasetFile, source: dict[str, Any], arrays: Ar
         "mean": list(dataset.mean),
         "std": list(dataset.std),
         "samples": {split: len(arrays[f"{split}_y"]) for split in ("train", "test")},
-        "counts": {
-            split: np.bincount(arrays[f"{split}_y"], minlength=known).tolist() for split in ("train", "test")
-        },
+        "counts": {split: np.bincount(arrays[f"{split}_y"], minlength=known).tolist() for split in ("train", "test")},
     }

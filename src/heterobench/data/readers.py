@@ -68,9 +68,7 @@ def read_cifar_binary(raw: Path) -> Arrays:
     for split in ("train", "test"):
         data = np.fromfile(raw / f"{split}.bin", np.uint8)
         if data.size == 0 or data.size % 3073:
-            raise DataError(
-                f"{raw / split}.bin: {data.size} bytes are not a whole number of 3073-byte records"
-            )
+            raise DataError(f"{raw / split}.bin: {data.size} bytes are not a whole number of 3073-byte records")
         records = data.reshape(-1, 3073)
         arrays[f"{split}_x"] = records[:, 1:].reshape(-1, 3, 32, 32)
         arrays[f"{split}_y"] = records[:, 0].astype(np.int64)

@@ -34,9 +34,7 @@ def obtain(project: Project, name: str) -> Path:
             flush=True,
         )
     if dvc(project, "repro", "--single-item", stage) != 0:
-        raise DataError(
-            f"data set {name} cannot be obtained: DVC's stage {stage} failed; the reason stands above"
-        )
+        raise DataError(f"data set {name} cannot be obtained: DVC's stage {stage} failed; the reason stands above")
     if missing := [shown(project, file) for file in files if not file.is_file()]:
         raise DataError(
             f"{', '.join(missing)}: missing although DVC's stage {stage} ended well. "
@@ -69,9 +67,7 @@ def default_remote(project: Project) -> str | None:
 def dvc(project: Project, *arguments: str) -> int:
     """Run DVC in the project; everything it prints goes to stderr. Returns its exit status."""
     # --wait-for-lock is a global option: without it, DVC gives up after three seconds of another one's work.
-    run = subprocess.run(
-        command("--wait-for-lock", *arguments), cwd=project.root, env=environment(), stdout=2
-    )
+    run = subprocess.run(command("--wait-for-lock", *arguments), cwd=project.root, env=environment(), stdout=2)
     return run.returncode
 
 

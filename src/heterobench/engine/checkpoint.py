@@ -25,9 +25,7 @@ log = logging.getLogger(__name__)
 
 
 def _tensors(state: RunState) -> dict[str, Tensor]:
-    tensors = {f"server/{k}": v for k, v in state.server.items()} | {
-        f"fresh/{k}": v for k, v in state.fresh.items()
-    }
+    tensors = {f"server/{k}": v for k, v in state.server.items()} | {f"fresh/{k}": v for k, v in state.fresh.items()}
     if state.clients:
         ids = sorted(state.clients)
         tensors["clients"] = torch.tensor(ids)
@@ -70,9 +68,7 @@ def load(folder: Path, device="cpu") -> tuple[RunState, dict[str, Tensor], dict[
     """State, extra tensors and notes of the newest intact checkpoint, or None; damaged ones are reported."""
     for path in sorted(folder.glob("round-*.safetensors"), reverse=True):
         if file_digest(path)[:16] != path.stem.rpartition("-")[2]:
-            log.warning(
-                "%s: damaged checkpoint (its checksum differs from its name); the one before is used", path
-            )
+            log.warning("%s: damaged checkpoint (its checksum differs from its name); the one before is used", path)
             continue
         with (
             contextlib.suppress(SafetensorError),

@@ -74,9 +74,7 @@ def advance(setting: Setting, state: RunState) -> RunState:
     examples = [len(federation.train[int(client)]) for client in cohort]
     up = combine([result.uplink for result in results], examples, algorithm.reduce)
     server = algorithm.serve(state.server, up, Info(round, len(cohort), len(active)))
-    sent = (
-        0 if "pooled" in algorithm.tags else 1
-    )  # bringing all data together first is not federated communication
+    sent = 0 if "pooled" in algorithm.tags else 1  # bringing all data together first is not federated communication
     kept = {w.client: result.state for w, result in zip(work, results, strict=True) if result.state}
     return replace(
         state,

@@ -42,8 +42,6 @@ def local_training(algorithm: Algorithm, task: Task, pool: Examples, down: State
     return Result(uplink, kept, float(loss) / steps)
 
 
-def run(
-    algorithm: Algorithm, task: Task, pool: Examples, down: State, cohort: Sequence[Work]
-) -> list[Result]:
+def run(algorithm: Algorithm, task: Task, pool: Examples, down: State, cohort: Sequence[Work]) -> list[Result]:
     """Results in the order of `cohort`, which is the order of client ids."""
     return [local_training(algorithm, task, pool, down, work) for work in cohort]

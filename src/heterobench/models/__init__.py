@@ -40,14 +40,10 @@ def build(file: ModelFile, shape: tuple[int, ...], classes: int, where: str) -> 
     module = architecture(file.architecture, where)
     net = module.make(tuple(shape), classes, check(file, where))
     if any(True for _ in net.buffers()):
-        raise ConfigurationError(
-            f"{where}: architecture {file.architecture!r} has buffers; use GroupNorm or no norm"
-        )
+        raise ConfigurationError(f"{where}: architecture {file.architecture!r} has buffers; use GroupNorm or no norm")
     return net
 
 
 def require_images(shape: tuple[int, ...], least: int, name: str) -> None:
     if len(shape) != 3 or min(shape[1:]) < least:
-        raise ConfigurationError(
-            f"{name} needs images of at least {least}x{least} pixels, found shape {list(shape)}"
-        )
+        raise ConfigurationError(f"{name} needs images of at least {least}x{least} pixels, found shape {list(shape)}")

@@ -42,9 +42,7 @@ def make(shape, classes, options):
             )
             same = stride == 1 and fan_in == fan_out
             self.shortcut = (
-                nn.Identity()
-                if same
-                else nn.Sequential(nn.Conv2d(fan_in, fan_out, 1, stride, bias=False), norm())
+                nn.Identity() if same else nn.Sequential(nn.Conv2d(fan_in, fan_out, 1, stride, bias=False), norm())
             )
 
         def forward(self, x):

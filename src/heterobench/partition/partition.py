@@ -63,18 +63,12 @@ def draw(file: PartitionFile, labels: np.ndarray, seed: int, where: str = "parti
     """
     labels = np.asarray(labels)
     if labels.ndim != 1 or not len(labels):
-        raise PartitionError(
-            f"{where}: needs a list of labels with at least one example, found shape {labels.shape}"
-        )
+        raise PartitionError(f"{where}: needs a list of labels with at least one example, found shape {labels.shape}")
     if not np.issubdtype(labels.dtype, np.integer) or labels.min() < 0:
-        raise PartitionError(
-            f"{where}: labels must be integers from 0, found {labels.dtype} from {labels.min()}"
-        )
+        raise PartitionError(f"{where}: labels must be integers from 0, found {labels.dtype} from {labels.min()}")
     scheme, options = check(file, where)
     try:
         owner = scheme.assign(labels, file.clients, options, keyed.generator(seed, "partition"), file.minimum)
     except PartitionError as error:
         raise PartitionError(f"{where}: {error}") from None
-    return Partition(
-        *split(owner, file.clients, file.validation, file.test, keyed.generator(seed, "client split"))
-    )
+    return Partition(*split(owner, file.clients, file.validation, file.test, keyed.generator(seed, "client split")))

@@ -36,9 +36,7 @@ def draw_picture(counts: np.ndarray, title: str, path: Path) -> None:
         figure.suptitle(title, fontsize=12)
         kind = path.suffix.removeprefix(".")
         with atomic(path) as temporary:
-            figure.savefig(
-                temporary, format=kind, dpi=120, metadata={"Date": None} if kind == "svg" else None
-            )
+            figure.savefig(temporary, format=kind, dpi=120, metadata={"Date": None} if kind == "svg" else None)
 
 
 def _each_client(counts: np.ndarray) -> Figure:

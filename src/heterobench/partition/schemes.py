@@ -150,9 +150,7 @@ def k_classes(labels, clients, options, generator, minimum):
     sizes = np.unique(labels, return_counts=True)[1]
     total, k = len(sizes), options.classes_per_client
     if k > total:
-        raise PartitionError(
-            f"{_named('k-classes', options)}: there are {total} classes; take at most {total}"
-        )
+        raise PartitionError(f"{_named('k-classes', options)}: there are {total} classes; take at most {total}")
     if clients * k < total:
         raise PartitionError(
             f"{_named('k-classes', options)}: {clients} clients cannot own {total} classes, and no example "
@@ -236,9 +234,7 @@ def _enough(name: str, options: Strict, sizes: np.ndarray, minimum: int) -> np.n
     return sizes
 
 
-def _search(
-    name: str, options: Strict, draw: Callable, examples: int, clients: int, minimum: int
-) -> np.ndarray:
+def _search(name: str, options: Strict, draw: Callable, examples: int, clients: int, minimum: int) -> np.ndarray:
     """The first of at most MOST_DRAWS results of `draw` in which every client holds `minimum` examples.
 
     `draw` returns counts [classes, clients], or says why this draw cannot be used.

@@ -7,9 +7,7 @@ import numpy as np
 from heterobench.partition.rows import Rows
 
 
-def part_sizes(
-    sizes: np.ndarray, validation: float, test: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def part_sizes(sizes: np.ndarray, validation: float, test: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Sizes of (train, validation, test) for clients of the given sizes, each int64 [clients].
 
     test = floor(share * size + 1/2), then validation by the same rule, each at most what still leaves one

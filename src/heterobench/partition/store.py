@@ -42,9 +42,7 @@ def make(
     labels: int [n], of the official training examples, below `classes`. data_hash identifies the prepared
     data.
     """
-    return [
-        _make(project, dataset, data_hash, np.asarray(labels), classes, file, name, seed) for seed in seeds
-    ]
+    return [_make(project, dataset, data_hash, np.asarray(labels), classes, file, name, seed) for seed in seeds]
 
 
 def _make(project, dataset, data_hash, labels, classes, file, name, seed) -> dict[str, Any]:

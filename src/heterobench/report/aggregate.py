@@ -44,10 +44,7 @@ def aggregate(evaluation: pd.DataFrame, benchmark: Benchmark) -> pd.DataFrame:
     rows = []
     for scenario in benchmark.scenarios:
         for selection, metric in pairs:
-            of = {
-                arm.name: values.get((scenario.name, arm.name, selection, metric), {})
-                for arm in benchmark.arms
-            }
+            of = {arm.name: values.get((scenario.name, arm.name, selection, metric), {}) for arm in benchmark.arms}
             direction = METRICS[metric].direction if metric in METRICS and selection in RANKED else None
             first = best({a: of[a] for a in ranked}, benchmark.seeds, direction) if direction else set()
             for arm in benchmark.arms:

@@ -215,9 +215,7 @@ def _draw(ax, benchmark: Benchmark, scenario: Scenario, frame: pd.DataFrame, lev
         last = finite[-1]
         diverged = last < len(x) - 1
         if diverged:
-            ax.plot(
-                x[last], made.mean[last], marker="x", color=style["color"], markersize=6, markeredgewidth=1.6
-            )
+            ax.plot(x[last], made.mean[last], marker="x", color=style["color"], markersize=6, markeredgewidth=1.6)
         ends.append((arm, math.nan if diverged else x[last], made.mean[last], style))
     right = max((x for _, x, _, _ in ends if math.isfinite(x)), default=1)
     for arm, level, style in flat:
@@ -229,9 +227,7 @@ def _draw(ax, benchmark: Benchmark, scenario: Scenario, frame: pd.DataFrame, lev
 
 def _limits(axes: list) -> None:
     """Vertical limits from the lines: a band of few seeds may be wider than the figure."""
-    values = np.concatenate(
-        [np.asarray(line.get_ydata(), float) for ax in axes for line in ax.lines] or [[0, 100]]
-    )
+    values = np.concatenate([np.asarray(line.get_ydata(), float) for ax in axes for line in ax.lines] or [[0, 100]])
     values = values[np.isfinite(values)]
     if len(values) == 0:
         return

@@ -69,9 +69,7 @@ def common(benchmark: Benchmark) -> list[str]:
 def group(benchmark: Benchmark, scenario: Scenario) -> str:
     """What a scenario has that not all have of data set, model and schedule; often nothing."""
     every = [_parts(other) for other in benchmark.scenarios]
-    return " · ".join(
-        value for key, value in _parts(scenario).items() if any(parts[key] != value for parts in every)
-    )
+    return " · ".join(value for key, value in _parts(scenario).items() if any(parts[key] != value for parts in every))
 
 
 def title(benchmark: Benchmark, scenario: Scenario) -> str:

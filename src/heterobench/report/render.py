@@ -83,9 +83,7 @@ def to_markdown(table: Table) -> str:
             if index:
                 lines.append(_pipes([f"*{md(group.title)}*", *[""] * len(heads)]))
             for row in group.rows:
-                cells = [
-                    _markdown_cell(c, column) for c, column in zip(row.cells, table.columns, strict=True)
-                ]
+                cells = [_markdown_cell(c, column) for c, column in zip(row.cells, table.columns, strict=True)]
                 lines.append(_pipes([md(row.title) + _sup(row.marks), *cells]))
         lines.append("")
     lines += [f"{_sup((mark,))} {md(text)}  " for mark, text in table.footnotes]
@@ -210,10 +208,7 @@ def to_latex(table: Table) -> str:
     for index, (section, part) in enumerate(panels):
         within = f" ({about(table)})" if about(table) and not index else ""
         caption = escape_latex(
-            table.title
-            + within
-            + (", continued" if index else "")
-            + (f": {section.title}" if section.title else "")
+            table.title + within + (", continued" if index else "") + (f": {section.title}" if section.title else "")
         )
         label = f"tab:{table.name}" + (f"-{index + 1}" if index else "")
         blocks.append(
@@ -245,9 +240,7 @@ def _parts(table: Table) -> list[list[int]]:
         parts[-1].append(index)
         used += width
     size = -(-len(table.columns) // len(parts))  # as even as that many panels allow
-    return [
-        list(range(len(table.columns)))[start : start + size] for start in range(0, len(table.columns), size)
-    ]
+    return [list(range(len(table.columns)))[start : start + size] for start in range(0, len(table.columns), size)]
 
 
 def _tabular(table: Table, section: Section, part: list[int]) -> str:
@@ -347,8 +340,7 @@ def to_html_fragment(table: Table, level: int = 2, folded: bool = False) -> str:
             folded=folded,
             about=about(table),
             header_groups=[
-                (text, len(list(members)))
-                for text, members in groupby(table.columns, key=lambda column: column.group)
+                (text, len(list(members))) for text, members in groupby(table.columns, key=lambda column: column.group)
             ],
             widths=_widths(table),
             number=lambda cell, column: _minus(number(cell, column)),

@@ -177,8 +177,7 @@ def _difference(about: str, rows: Rows, benchmark: Benchmark) -> Table:
         return Row(arm.name, arm.title, tuple(cell(s, arm) for s in benchmark.scenarios), marks)
 
     groups = tuple(
-        Group(g.title, tuple(row for row in g.rows if row.key != base.name))
-        for g in _grouped(benchmark, make)
+        Group(g.title, tuple(row for row in g.rows if row.key != base.name)) for g in _grouped(benchmark, make)
     )
     return Table(
         "difference",
@@ -265,10 +264,7 @@ def _with_notes(table: Table, benchmark: Benchmark, revisions: Sequence[str]) ->
         else f"Mean ± half the width of the 95 % t interval over {n} seeds, where they vary."
     )
     partial = (
-        [
-            "k/n: only k of n runs gave a finite value, and the mean is over these; the others diverged or "
-            "are missing."
-        ]
+        ["k/n: only k of n runs gave a finite value, and the mean is over these; the others diverged or are missing."]
         if any(cell.runs and not cell.bound for _, _, row in table.bodies for cell in row.cells)
         else []
     )

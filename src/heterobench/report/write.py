@@ -71,8 +71,7 @@ def write_figures(benchmark: Benchmark) -> None:
         "curves-rounds": figures.overview(benchmark, curves, levels, "rounds"),
         "curves-bytes": figures.overview(benchmark, curves, levels, "bytes"),
     } | {
-        outputs.curve_figure(s.name): figures.single(benchmark, s, curves[s.name], levels)
-        for s in benchmark.scenarios
+        outputs.curve_figure(s.name): figures.single(benchmark, s, curves[s.name], levels) for s in benchmark.scenarios
     }
     for name, figure in drawn.items():
         for form in outputs.VECTOR:

@@ -34,9 +34,7 @@ def best(
         return set()
     means = {name: mean_interval(values.values()).mean for name, values in whole.items()}
     first = (max if direction == "max" else min)(means, key=lambda name: means[name])
-    return {
-        name for name in whole if name == first or _tied(paired_difference(whole[first], whole[name], level))
-    }
+    return {name for name in whole if name == first or _tied(paired_difference(whole[first], whole[name], level))}
 
 
 def _tied(difference) -> bool:

@@ -32,7 +32,7 @@ MOST_POINTS, MOST_PARAMETERS = 1000, 100
 # Up to so many runs are looked up one by one; for more, the whole experiment is listed, page by page.
 FEW = 20
 LOGGED = (CONFIG, PROVENANCE, ROUNDS, TIMING)
-SHOWN = ("tables", "figures", "report")
+SHOWN = ("report.html", "tables", "figures", "curves", "evaluation")
 SAFE = "the records in results/ are complete without the tracker; run `heterobench track` again when it works"
 
 
@@ -262,7 +262,8 @@ def log_run(mlflow: Any, experiment_id: str, entry: Entry) -> None:
 
 def log_tables(mlflow: Any, experiment_id: str, folder: Path) -> bool:
     """Tables, figures and report of a benchmark as artifacts of the run "tables"; False: nothing is new."""
-    files = sorted(f for name in SHOWN for f in (folder / name).rglob("*") if f.is_file())
+    found = (f for name in SHOWN for f in (folder / name, *(folder / name).rglob("*")))
+    files = sorted(f for f in found if f.is_file())
     if not files:
         return False
     identity, version = f"{folder.parent.name}/{folder.name}", entries.files_version(files, folder)

@@ -1,0 +1,161 @@
+"""The real pipeline on its smallest setting: run, killed, resumed, repeated, changed."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+SETTING = """
+title: Miniature
+presets:
+  mini:
+    seeds: 2
+    scenarios:
+      - {dataset: digits, model: softmax, partition: [dirichlet-0.1, iid], schedule: full}
+    budget: {rounds: 25, local_epochs: 2, batch_size: 16}
+    algorithms: [fedavg, scaffold, local-only]
+"""
+COMPARED = ("rounds.jsonl", "final.safetensors", "selected.safetensors", "config.json")
+
+pytestmark = pytest.mark.xdist_group("pipeline")
+
+
+def miniature(root: Path) -> Path:
+    """A project of its own: the repository's workflow and parameters, one small benchmark."""
+    for name in ("workflow", "profiles", "params", ".dvc"):
+        shutil.copytree(REPOSITORY / name, root / name, ignore=shutil.ignore_patterns("cache", "tmp", "config.local"))
+    for name in ("Snakefile", "dvc.yaml", "dvc.lock", ".gitignore"):
+        shutil.copy(REPOSITORY / name, root / name)
+    (root / "params/benchmarks/miniature.yaml").write_text(SETTING)
+    (root / "params/config.yaml").write_text("preset: mini\nbenchmarks: [miniature]\ncheckpoint_seconds: 0\n")
+    subprocess.run(["git", "init", "--quiet"], cwd=root, check=True)
+    return root
+
+
+def environment() -> dict[str, str]:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("HETEROBENCH", "MLFLOW"))}
+    return clean | {"PATH": path}
+
+
+def snakemake(root: Path, *arguments: str, check: bool = True) -> str:
+    result = subprocess.run(
+        [sys.executable, "-m", "snakemake", *arguments],
+        cwd=root,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    if check:
+        assert result.returncode == 0, result.stdout[-4000:]
+    return result.stdout
+
+
+def jobs(dry_run: str) -> dict[str, int]:
+    """Rule -> number of jobs, from the table of a dry run."""
+    return {name: int(count) for name, count in re.findall(r"^(\S+) +(\d+)$", dry_run, flags=re.MULTILINE)}
+
+
+def records(root: Path) -> dict[str, bytes]:
+    """Every file of every run that must not depend on how the run was computed."""
+    runs = root / "results" / "miniature" / "mini" / "runs"
+    return {str(p.relative_to(runs)): p.read_bytes() for name in COMPARED for p in sorted(runs.rglob(name))}
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory) -> Path:
+    """The whole pipeline, one job at a time, undisturbed."""
+    root = miniature(tmp_path_factory.mktemp("straight") / "project")
+    snakemake(root, "--cores", "1")
+    return root
+
+
+def test_everything_is_made(straight):
+    folder = straight / "results" / "miniature" / "mini"
+    for name in ("report.html", "tables/accuracy.csv", "tables/accuracy.tex", "figures/curves-rounds.svg"):
+        assert (folder / name).stat().st_size > 0, name
+    assert len(records(straight)) == 2 * 3 * 2 * len(COMPARED)
+    assert (straight / "results/partitions/digits/dirichlet-0.1.svg").is_file()
+
+
+def test_every_run_is_in_the_tracker_once(straight):
+    with sqlite3.connect(f"file:{straight / 'mlflow.db'}?mode=ro", uri=True) as database:
+        rows = database.execute(
+            "SELECT value, COUNT(*) FROM tags WHERE key = 'heterobench.run_id' GROUP BY value"
+        ).fetchall()
+    assert len(rows) >= 12
+    assert {count for _, count in rows} == {1}
+
+
+def test_a_second_time_there_is_nothing_to_do(straight):
+    assert "Nothing to be done" in snakemake(straight, "--cores", "1")
+
+
+def test_a_changed_hyperparameter_runs_only_what_depends_on_it(straight):
+    file = straight / "params/algorithms/scaffold.yaml"
+    before = file.read_text()
+    file.write_text(before.replace("server_lr: 1.0", "server_lr: 0.9"))
+    try:
+        output = snakemake(straight, "--dry-run")
+    finally:
+        file.write_text(before)
+    planned = jobs(output)
+    assert planned["train"] == 2, planned
+    assert set(re.findall(r"/runs/[^/]+/([^/]+)/runs.json", "\n".join(re.findall(r"output: (.*)", output)))) == {
+        "scaffold"
+    }
+    assert planned.keys() == {"train", "evaluate", "report_miniature", "track", "all", "total"}
+
+
+def test_a_mistake_in_a_parameter_file_stops_before_any_job(straight):
+    file = straight / "params/benchmarks/miniature.yaml"
+    before = file.read_text()
+    file.write_text(before.replace("rounds: 25", "round: 25"))
+    try:
+        output = snakemake(straight, "--dry-run", check=False)
+    finally:
+        file.write_text(before)
+    assert "params/benchmarks/miniature.yaml" in output
+    assert "unknown key 'round'; did you mean 'rounds'?" in output
+    assert "Traceback" not in output
+
+
+def test_killed_and_resumed_with_two_jobs_gives_the_same_bits(straight, tmp_path):
+    """SIGKILL to the workflow and its jobs while they train; run again: the straight run's bits."""
+    root = miniature(tmp_path / "killed")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "snakemake", "--cores", "2"],
+        cwd=root,
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    runs = root / "results/miniature/mini/runs"
+    deadline = time.monotonic() + 120
+    while not list(runs.glob("*/*/seed-*/checkpoints/round-*.safetensors")):
+        assert process.poll() is None, "the workflow ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    unfinished = [p for p in runs.glob("*/*/seed-*") if not (p / "end.json").is_file()]
+    assert unfinished, "the kill came too late to interrupt a run"
+
+    snakemake(root, "--unlock")
+    targets = [str(p.relative_to(straight)) for p in straight.glob("results/miniature/mini/runs/*/*/runs.json")]
+    snakemake(root, "--cores", "2", *targets)
+    resumed, undisturbed = records(root), records(straight)
+    assert resumed.keys() == undisturbed.keys()
+    assert [name for name in resumed if resumed[name] != undisturbed[name]] == []
