@@ -99,7 +99,7 @@ def evaluate_scenario(benchmark: Benchmark, scenario: str, threads: int = 1) -> 
     Evaluation: benchmark, preset, scenario, arm, seed, run_id, selection, metric, value. Curves: scenario, arm,
     seed, round, metric, value.
     """
-    configure_torch(threads)
+    configure_torch(threads, "cpu")
     jobs = [benchmark.job(scenario, arm.name) for arm in benchmark.arms]
     dataset = open_dataset(benchmark.project, jobs[0].scenario.dataset)
     task = classification(jobs[0], dataset, "cpu")

@@ -5,7 +5,8 @@ Files in the directory of a run::
     config.json         identity, resolved configuration, seed, hashes of data and partition, code fingerprint
     provenance.json     git revision, packages, hardware, host, time of start
     rounds.jsonl        one line per evaluated round, append-only, no times: same inputs, same bytes
-    timing.jsonl        wall-clock of the same rounds: {"round", "seconds" of training so far, "time" (unix)}
+    timing.jsonl        wall-clock of the same rounds: {"round", "seconds" of training so far, seconds of
+                        "evaluation" so far, "time" (unix)}
     progress.json       round, rounds, metric, seconds left: for `heterobench watch`
     checkpoints/        what a killed run goes on from; removed when the run has ended
     final.safetensors, selected.safetensors     models: last round, best round on validation data

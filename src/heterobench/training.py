@@ -34,14 +34,18 @@ from heterobench.task import Classification, Task
 log = logging.getLogger(__name__)
 
 
-def configure_torch(threads: int) -> None:
-    """The same bits every time: a fixed number of threads, deterministic kernels, no reduced precision."""
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+def configure_torch(threads: int, device: str) -> None:
+    """The same bits every time: a fixed number of threads; on a GPU deterministic kernels and no reduced precision.
+
+    The CPU kernels of our nets are deterministic as they are, and asking torch for it would import its compiler.
+    """
     torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(True)
-    torch.backends.cudnn.benchmark = False
-    torch.backends.cudnn.allow_tf32 = False
-    torch.backends.cuda.matmul.allow_tf32 = False
+    if device.startswith("cuda"):
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
+        torch.backends.cudnn.benchmark = False
+        torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cuda.matmul.allow_tf32 = False
 
 
 def classification(job: Job, dataset: Dataset, device: str) -> Classification:
@@ -115,12 +119,12 @@ def train(
     if stored:
         state, extra, notes = stored
         best = Best(extra["selected"], notes["best"], notes["best_round"])
-        seconds, offsets = notes["seconds"], notes["offsets"]
+        seconds, evaluation, offsets = notes["seconds"], notes["evaluation"], notes["offsets"]
         log.info("%s: goes on after round %d", recorder.folder, state.round)
     else:
         state = begin(setting)
         best = Best(thetas(setting, state, len(federation)))
-        seconds, offsets = 0.0, {}
+        seconds, evaluation, offsets = 0.0, 0.0, {}
     recorder.begin(about, offsets)
     saved, theta, metric = time.monotonic(), thetas(setting, state, len(federation)), float("nan")
     while state.round < budget.rounds:
@@ -128,27 +132,23 @@ def train(
         state = advance(setting, state)
         seconds += time.perf_counter() - began
         if state.round % budget.evaluate_every == 0 or state.round == budget.rounds:
+            began = time.perf_counter()
             theta = thetas(setting, state, len(federation))
             metrics = evaluate(setting.task, federation, theta)
             metric = metrics["validation_accuracy"]
             best.look(theta, metric, state.round)
-            metrics |= {
-                "train_loss": state.train_loss,
-                "bytes_up": state.bytes_up,
-                "bytes_down": state.bytes_down,
-            }
+            evaluation += time.perf_counter() - began
+            metrics |= {"train_loss": state.train_loss, "bytes_up": state.bytes_up, "bytes_down": state.bytes_down}
             recorder.append(record.ROUNDS, {"round": state.round, "metrics": metrics})
-            evaluated = time.perf_counter() - began
-            recorder.append(
-                record.TIMING,
-                {"round": state.round, "seconds": seconds, "time": time.time(), "with_evaluation": evaluated},
-            )
+            clock = {"seconds": seconds, "evaluation": evaluation, "time": time.time()}
+            recorder.append(record.TIMING, {"round": state.round} | clock)
         recorder.progress(state.round, budget.rounds, seconds, ("validation_accuracy", metric), "running")
         if time.monotonic() - saved >= checkpoint_seconds and state.round < budget.rounds:
             notes = {
                 "best": best.accuracy,
                 "best_round": best.round,
                 "seconds": seconds,
+                "evaluation": evaluation,
                 "offsets": recorder.offsets(),
             }
             checkpoint.save(folder, state, {"selected": best.theta}, notes)
@@ -221,10 +221,10 @@ def run_job(job: Job, seeds: Iterable[int], config: Config) -> Path:
 
     A run that fails leaves its error in its record; the others go on, and the job fails at the end.
     """
-    configure_torch(config.threads)
     dataset = open_dataset(job.project, job.scenario.dataset)
     lines, failed = [], {}
     with chosen(config.device, config.runs_per_gpu) as device:
+        configure_torch(config.threads, device)
         task = classification(job, dataset, device)
         for seed in seeds:
             try:

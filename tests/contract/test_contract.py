@@ -95,7 +95,7 @@ def test_the_quadratic_test_can_tell_a_biased_method_from_a_right_one():
 def test_one_client_is_plain_sgd(case):
     """In the neutral setting where one is declared: T rounds of E epochs are T E epochs of SGD."""
     neutral = getattr(case.module, "NEUTRAL", None)
-    algorithm, hp = case.build(lr=0.1, **(neutral.hyperparameters if neutral else {}))
+    algorithm, _ = case.build(lr=0.1, **(neutral.hyperparameters if neutral else {}))
     task, federation = nets.task(), nets.federation(sizes=(23,))
     s = setting(algorithm, federation, task, rounds=4, epochs=2, batch_size=5)
     found = thetas(s, run(s), 1).reshape(-1)
