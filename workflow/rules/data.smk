@@ -19,6 +19,7 @@ for name in DATASETS:
             raw(name),
         log:
             f"results/logs/data/raw-{name}.log",
+        localrule: True
         params:
             dataset=name,
         shell:
@@ -33,6 +34,7 @@ for name in DATASETS:
             prepared(name),
         log:
             f"results/logs/data/prepare-{name}.log",
+        localrule: True
         params:
             dataset=name,
             description=DATASET_FILES[name].model_dump(

@@ -29,6 +29,7 @@ for (dataset, partition), (seeds, file) in PARTITIONS.items():
             ],
         log:
             f"results/logs/partition/{dataset}-{partition}.log",
+        localrule: True
         params:
             names=[dataset, partition],
             seeds=sorted(seeds),
@@ -66,6 +67,7 @@ for dataset in DATASETS:
             ],
         log:
             f"results/logs/partition/pictures-{dataset}.log",
+        localrule: True
         params:
             names=[dataset, *drawn],
             seed=min(seed for seed, _ in drawn.values()),

@@ -54,6 +54,7 @@ for benchmark in BENCHMARKS.values():
             ),
         log:
             f"results/logs/{benchmark.name}/{benchmark.preset}/report.log",
+        localrule: True
         params:
             names=["--benchmark", benchmark.name, "--preset", benchmark.preset],
             rows=[(arm.name, arm.title) for arm in benchmark.arms],

@@ -26,5 +26,6 @@ rule track:
         "results/{benchmark}/{preset}/tracked.json",
     log:
         "results/logs/{benchmark}/{preset}/track.log",
+    localrule: True
     shell:
         "{PYTHON} track --output {output} > {log} 2>&1"
