@@ -17,7 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from heterobench.record import END, Record
+from heterobench.records.record import END, Record
 
 ROOT = Path(__file__).parents[1]
 

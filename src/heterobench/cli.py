@@ -11,33 +11,32 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from heterobench import __version__
-from heterobench.config import resolve
+from heterobench import __version__, resolve
 from heterobench.errors import HeterobenchError
 from heterobench.files import write_json
 from heterobench.project import Project
 
 
 def _list(project: Project, options: argparse.Namespace) -> None:
-    from heterobench.listing import show
+    from heterobench.commands.listing import show
 
     show(project, options.kind)
 
 
 def _run(project: Project, options: argparse.Namespace) -> None:
-    from heterobench.single import run_single
+    from heterobench.commands.single import run_single
 
     run_single(project, options)
 
 
 def _watch(project: Project, options: argparse.Namespace) -> None:
-    from heterobench.watch import watch
+    from heterobench.commands.watch import watch
 
     watch(project, once=options.once)
 
 
 def _doctor(project: Project, options: argparse.Namespace) -> int:
-    from heterobench.doctor import doctor
+    from heterobench.commands.doctor import doctor
 
     return 0 if doctor(project) else 1
 
@@ -61,14 +60,14 @@ def _prepare(project: Project, options: argparse.Namespace) -> None:
 
 
 def _partition(project: Project, options: argparse.Namespace) -> None:
-    from heterobench.single import draw_partitions
+    from heterobench.commands.single import draw_partitions
 
     for manifest in draw_partitions(project, options.dataset, options.partition, options.seeds):
         print(manifest)
 
 
 def _picture(project: Project, options: argparse.Namespace) -> None:
-    from heterobench.single import draw_pictures
+    from heterobench.commands.single import draw_pictures
 
     for path in draw_pictures(project, options.dataset, options.partitions, options.seed):
         print(path)

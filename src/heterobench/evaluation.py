@@ -17,14 +17,14 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from heterobench import record, saved_model
-from heterobench.config.resolve import Benchmark, Job
 from heterobench.data.dataset import open_dataset
 from heterobench.federation import Federation
 from heterobench.files import atomic
 from heterobench.metrics.clients import spread
 from heterobench.metrics.target import cost_at, first_reached
 from heterobench.partition.store import open_partition
+from heterobench.records import record, saved_model
+from heterobench.resolve import Benchmark, Job
 from heterobench.task import Task
 from heterobench.training import classification, configure_torch, examples
 

@@ -16,8 +16,7 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
-from heterobench import models, record, registry, saved_model
-from heterobench.config.resolve import Job, identity
+from heterobench import models, registry
 from heterobench.config.schema import Config
 from heterobench.data.dataset import Dataset, open_dataset
 from heterobench.device import chosen
@@ -27,8 +26,10 @@ from heterobench.errors import RunError
 from heterobench.federation import Examples, Federation
 from heterobench.files import file_digest, write_json
 from heterobench.partition.store import open_partition
-from heterobench.provenance import provenance, training_code
-from heterobench.recorder import Recorder
+from heterobench.records import record, saved_model
+from heterobench.records.provenance import provenance, training_code
+from heterobench.records.recorder import Recorder
+from heterobench.resolve import Job, identity
 from heterobench.task import Classification, Task
 
 log = logging.getLogger(__name__)

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from heterobench import registry
-from heterobench.config.resolve import algorithm_files
 from heterobench.project import Project
+from heterobench.resolve import algorithm_files
 
 PROJECT = Project.find()
 

@@ -12,13 +12,14 @@ import torch
 from contract import nets
 from contract.arms import CASES, PROJECT
 from contract.quadratic import DIMENSIONS, Quadratics, QuadraticTask, build, run, setting
-from heterobench import channel, record, registry
-from heterobench.config.resolve import algorithm_files
+from heterobench import channel, registry
 from heterobench.config.schema import ScheduleFile
 from heterobench.engine.synchronous import Setting, advance, begin
 from heterobench.executor import loop
 from heterobench.federation import batches
-from heterobench.recorder import Recorder
+from heterobench.records import record
+from heterobench.records.recorder import Recorder
+from heterobench.resolve import algorithm_files
 from heterobench.training import thetas, train
 
 every = pytest.mark.parametrize("case", CASES, ids=str)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from heterobench import doctor
+from heterobench.commands import doctor
 from heterobench.project import Project
 
 REPOSITORY = Project.find(Path(__file__))

@@ -14,7 +14,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from heterobench.config.resolve import Arm, Benchmark, Scenario
 from heterobench.config.schema import Budget, ModelFile, PartitionFile, ScheduleFile
 from heterobench.errors import RunError
 from heterobench.keyed import generator
@@ -25,6 +24,7 @@ from heterobench.report.index import inline, page, write_report
 from heterobench.report.table import Cell, Column, number, spread
 from heterobench.report.tables import tables
 from heterobench.report.write import write_figures, write_tables
+from heterobench.resolve import Arm, Benchmark, Scenario
 from heterobench.stats.intervals import mean_interval, paired_difference
 
 PARTITIONS = {
@@ -66,7 +66,7 @@ def make_benchmark(root, partitions=PARTITIONS, arms=ARMS, seeds=5, datasets=("d
     def arm(name, title):
         algorithm = "fedopt" if name in ("fedavgm", "fedadagrad", "fedadam", "fedyogi") else name
         settings = {"optimizer": "momentum" if name == "fedavgm" else name[3:]} if algorithm == "fedopt" else {}
-        return Arm(name, title, algorithm, settings)
+        return Arm(name, title, algorithm, {}, settings)
 
     return Benchmark(
         name="label-skew",

@@ -18,7 +18,7 @@ import pytest
 from heterobench.errors import TrackerError
 from heterobench.files import digest, write_json
 from heterobench.project import Project
-from heterobench.record import line
+from heterobench.records.record import line
 from heterobench.tracking import entries, follow, importer, ui
 
 SCENARIO = "digits.iid.mlp.full"
@@ -470,7 +470,7 @@ def test_ui_serves_prints_links_and_stops(project):
 
 def test_training_never_imports_mlflow():
     code = (
-        "import json, sys, heterobench.record, heterobench.tracking.importer, heterobench.tracking.follow\n"
+        "import json, sys, heterobench.records.record, heterobench.tracking.importer, heterobench.tracking.follow\n"
         "import heterobench.tracking.ui\n"
         "print(json.dumps([name for name in ('mlflow', 'torch', 'pandas') if name in sys.modules]))"
     )

@@ -13,14 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from heterobench import watch
+from heterobench.commands import watch
 from heterobench.files import write_json
 from heterobench.project import Project
-from heterobench.record import encode
+from heterobench.records.record import encode
 
 CODE = (
     "import sys; from pathlib import Path; from heterobench.project import Project\n"
-    "from heterobench.watch import watch\n"
+    "from heterobench.commands.watch import watch\n"
     "watch(Project(Path(sys.argv[1])), once='once' in sys.argv, interval=0.05)"
 )
 
@@ -184,7 +184,7 @@ def test_unreadable_files_do_not_stop_it(project, content):
 
 
 def test_expected_runs_are_counted_from_the_parameter_files():
-    from heterobench.config import resolve
+    from heterobench import resolve
 
     project = Project.find(Path(__file__))
     config = resolve.config(project)

@@ -6,12 +6,12 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-from heterobench.config import resolve
+from heterobench import resolve
 from heterobench.data.schema import SOURCE, load_dataset_file
 from heterobench.device import visible_gpus
 from heterobench.errors import HeterobenchError
 from heterobench.project import Project
-from heterobench.provenance import fingerprint, training_code
+from heterobench.records.provenance import fingerprint, training_code
 from heterobench.report.outputs import figure_files, report_file, table_files
 
 try:

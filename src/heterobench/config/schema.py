@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, StrictInt, field_validator, model_validator
 
 from heterobench.config.strict import Strict
 
 Share = Annotated[float, Field(ge=0, le=1)]
-Names = list[str] | str
+Names = Annotated[list[str], Field(min_length=1)] | str
 
 
 class Config(Strict):
@@ -90,7 +90,7 @@ class ArmEntry(Strict):
 
 
 class Preset(Strict):
-    seeds: list[Annotated[int, Field(ge=0)]] | int = Field(description="a list, or a count n for 0..n-1")
+    seeds: list[Annotated[StrictInt, Field(ge=0)]] | StrictInt = Field(description="a list, or a count n for 0..n-1")
     scenarios: list[ScenarioGrid] = Field(min_length=1)
     budget: dict[str, Any]
     hyperparameters: dict[str, Any] = Field({}, description="shared by all algorithms")

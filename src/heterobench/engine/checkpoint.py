@@ -69,6 +69,7 @@ def load(folder: Path, device="cpu") -> tuple[RunState, dict[str, Tensor], dict[
     for path in sorted(folder.glob("round-*.safetensors"), reverse=True):
         if file_digest(path)[:16] != path.stem.rpartition("-")[2]:
             log.warning("%s: damaged checkpoint (its checksum differs from its name); the one before is used", path)
+            path.unlink()  # it must not count among the last ones that are kept
             continue
         with (
             contextlib.suppress(SafetensorError),

@@ -7,10 +7,10 @@ from collections import defaultdict
 
 import pandas as pd
 
-from heterobench.config.resolve import Benchmark
 from heterobench.errors import RunError
 from heterobench.report.labels import baseline, methods
 from heterobench.report.metrics import CENSORED_AT, METRICS
+from heterobench.resolve import Benchmark
 from heterobench.stats.intervals import mean_interval, paired_difference
 from heterobench.stats.ties import best
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from heterobench.config.resolve import Benchmark
 from heterobench.files import read_json
-from heterobench.record import Record
+from heterobench.records.record import Record
 from heterobench.report import outputs
 from heterobench.report.index import write_report
 from heterobench.report.write import write_figures, write_tables
+from heterobench.resolve import Benchmark
 
 
 def origins(benchmark: Benchmark) -> list[dict[str, Any]]:

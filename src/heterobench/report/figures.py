@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from heterobench.config.resolve import Benchmark, Scenario
 from heterobench.files import atomic
 from heterobench.report import labels
+from heterobench.resolve import Benchmark, Scenario
 from heterobench.stats.intervals import mean_interval
 
 # Okabe and Ito (2008), "Color Universal Design", without yellow, which is too light for a line; black is

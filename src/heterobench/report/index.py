@@ -10,11 +10,11 @@ from typing import Any
 
 from markupsafe import Markup
 
-from heterobench.config.resolve import Benchmark
 from heterobench.errors import RunError
 from heterobench.files import write_text
 from heterobench.report import labels, outputs, render
 from heterobench.report.write import read_tables
+from heterobench.resolve import Benchmark
 
 READING = (
     "Every method of a column saw the same partitions, the same initial weights, the same cohorts and "

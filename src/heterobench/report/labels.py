@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 
 from heterobench import registry
-from heterobench.config.resolve import Arm, Benchmark, Scenario
+from heterobench.resolve import Arm, Benchmark, Scenario
 
 REFERENCE_TAGS = {"pooled", "silent"}  # no method that federated learning could use: shown, never ranked
 

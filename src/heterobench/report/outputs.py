@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from heterobench.config.resolve import Benchmark
+from heterobench.resolve import Benchmark
 
 TABLES = ("accuracy", "difference", "accuracy-last", "loss", "clients", "cost", "accuracy-oracle")
 FORMATS = ("csv", "md", "tex", "html")

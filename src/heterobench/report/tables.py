@@ -8,11 +8,11 @@ from typing import Any
 
 import pandas as pd
 
-from heterobench.config.resolve import Arm, Benchmark, Scenario
 from heterobench.report import labels
 from heterobench.report.metrics import CENSORED_AT, METRICS
 from heterobench.report.outputs import TABLES
 from heterobench.report.table import Cell, Column, Group, Row, Section, Table
+from heterobench.resolve import Arm, Benchmark, Scenario
 from heterobench.stats.ties import RULE
 
 PERSONAL = ("a", "No global model: the mean over the clients' own models, each on the global test set.")

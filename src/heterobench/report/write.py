@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from heterobench.config.resolve import Benchmark
 from heterobench.errors import RunError
 from heterobench.files import write_text
 from heterobench.report import outputs, render
 from heterobench.report.aggregate import aggregate
 from heterobench.report.table import Table
 from heterobench.report.tables import tables
+from heterobench.resolve import Benchmark
 
 FORMS = {
     "csv": render.to_csv,

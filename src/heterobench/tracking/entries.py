@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from heterobench.files import digest, file_digest
-from heterobench.record import Record
+from heterobench.records.record import Record
 
 RUN_ID = "heterobench.run_id"
 IMPORTED = "heterobench.imported"

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from heterobench.record import END
+from heterobench.records.record import END
 
 
 def _folders(parent: str, prefix: str = "") -> list[str]:

@@ -23,7 +23,7 @@ from filelock import FileLock, Timeout
 
 from heterobench.errors import TrackerError
 from heterobench.project import Project
-from heterobench.record import CONFIG, PROVENANCE, ROUNDS, TIMING, Record
+from heterobench.records.record import CONFIG, PROVENANCE, ROUNDS, TIMING, Record
 from heterobench.tracking import entries
 from heterobench.tracking.folders import ended, experiment_folders, run_folders
 

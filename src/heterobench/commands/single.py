@@ -8,7 +8,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from heterobench.config import resolve
+from heterobench import resolve
 from heterobench.config.reading import load
 from heterobench.config.schema import ArmEntry, PartitionFile
 from heterobench.data.dataset import open_dataset
@@ -70,7 +70,7 @@ def run_single(project: Project, options: argparse.Namespace) -> None:
         prepare(project, options.dataset)
     draw_partitions(project, options.dataset, options.partition, [options.seed])
 
-    from heterobench.record import Record
+    from heterobench.records.record import Record
     from heterobench.training import run_job
 
     run_job(job, [options.seed], resolve.config(project))

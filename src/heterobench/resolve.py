@@ -9,8 +9,8 @@ from functools import cached_property
 from itertools import product
 from typing import Any
 
-from heterobench import registry
-from heterobench.config.reading import check_name, load, read_yaml, shown
+from heterobench import models, registry
+from heterobench.config.reading import check_name, load, names, read_yaml, shown
 from heterobench.config.schema import (
     AlgorithmFile,
     ArmEntry,
@@ -27,16 +27,21 @@ from heterobench.config.schema import (
 from heterobench.config.strict import build, nearest
 from heterobench.errors import ConfigurationError
 from heterobench.files import digest
+from heterobench.partition import schemes
 from heterobench.project import Project
 
 
 @dataclass(frozen=True)
 class Arm:
-    """A row of the table: an algorithm with a name, a title and the hyper-parameters that its user set."""
+    """A row of the table: an algorithm with a name and a title.
+
+    `defaults` come from the algorithm's file, `settings` from the row itself; the latter have the last word.
+    """
 
     name: str
     title: str
     algorithm: str
+    defaults: dict[str, Any]
     settings: dict[str, Any]
     published: tuple[Published, ...] = ()
 
@@ -73,13 +78,13 @@ class Job:
 
     @cached_property
     def hyperparameters(self):
-        """Frozen, validated hyper-parameters of the arm in this scenario."""
+        """Frozen, validated hyper-parameters: the file's defaults < what the table shares < what the row sets."""
         where = (
             f"params/benchmarks/{self.benchmark}.yaml: presets.{self.preset}: {self.arm.name} on {self.scenario.name}"
         )
         model = registry.algorithm(self.arm.algorithm).HyperParameters
         shared = {k: v for k, v in self.scenario.settings.items() if k in model.model_fields}
-        return build(model, shared | self.arm.settings, where)
+        return build(model, self.arm.defaults | shared | self.arm.settings, where)
 
     def configuration(self) -> dict[str, Any]:
         """Everything that decides the bits of this job's runs, the seed and the data aside, as plain JSON."""
@@ -133,13 +138,21 @@ OVERRIDES = "HETEROBENCH_CONFIG"
 def config(project: Project, **overrides: Any) -> Config:
     """params/config.yaml, with overrides."""
     path = project.params / "config.yaml"
-    inherited = json.loads(os.environ.get(OVERRIDES, "{}"))
-    return build(Config, (read_yaml(path) or {}) | inherited | overrides, shown(project, path))
+    values = read_yaml(path) or {}
+    if isinstance(values, dict):  # anything else is refused by `build`
+        values = values | json.loads(os.environ.get(OVERRIDES, "{}")) | overrides
+    return build(Config, values, shown(project, path))
 
 
 def algorithm_files(project: Project) -> dict[str, AlgorithmFile]:
     """Parameter file of every algorithm; a source file without one is an error, and the other way round."""
     files = {}
+    for name in names(project, "algorithms"):
+        if name not in (known := registry.algorithms()):
+            raise ConfigurationError(
+                f"params/algorithms/{name}.yaml: no source file src/heterobench/algorithms/"
+                f"{name.replace('-', '_')}.py{nearest(name, known)}"
+            )
     for name in registry.algorithms():
         where = f"src/heterobench/algorithms/{name.replace('-', '_')}.py"
         files[name] = load(project, "algorithms", name, AlgorithmFile, where)
@@ -182,19 +195,24 @@ def resolve_arm(files: dict[str, AlgorithmFile], entry: ArmEntry, where: str) ->
         name=entry.name or entry.algorithm,
         title=entry.title or (chosen.title if chosen else file.title),
         algorithm=algorithm,
-        settings=file.defaults | (chosen.defaults if chosen else {}) | entry.hyperparameters,
+        defaults=file.defaults | (chosen.defaults if chosen else {}),
+        settings=entry.hyperparameters,
         published=tuple(file.published),
     )
 
 
-def scenario(project: Project, names: dict[str, str], budget: dict, settings: dict, target: float | None, where: str):
-    """One scenario from the names of its parts."""
-    check_name(project, "datasets", names["dataset"], where)
+def scenario(project: Project, parts: dict[str, str], budget: dict, settings: dict, target: float | None, where: str):
+    """One scenario from the names of its parts, each of them checked."""
+    check_name(project, "datasets", parts["dataset"], where)
+    partition = load(project, "partitions", parts["partition"], PartitionFile, where)
+    schemes.check(partition, f"params/partitions/{parts['partition']}.yaml")
+    model = load(project, "models", parts["model"], ModelFile, where)
+    models.check(model, f"params/models/{parts['model']}.yaml")
     return Scenario(
-        **names,
-        partition_file=load(project, "partitions", names["partition"], PartitionFile, where),
-        model_file=load(project, "models", names["model"], ModelFile, where),
-        schedule_file=load(project, "schedules", names["schedule"], ScheduleFile, where),
+        **parts,
+        partition_file=partition,
+        model_file=model,
+        schedule_file=load(project, "schedules", parts["schedule"], ScheduleFile, where),
         budget=build(Budget, budget, f"{where}: budget"),
         settings=settings,
         target=target,
@@ -209,13 +227,13 @@ def _scenarios(project: Project, preset: Preset, grid: ScenarioGrid, where: str)
     return [
         scenario(
             project,
-            dict(zip(axes, names, strict=True)),
+            dict(zip(axes, chosen, strict=True)),
             preset.budget | grid.budget,
             preset.hyperparameters | grid.hyperparameters,
             grid.target or preset.target,
             where,
         )
-        for names in product(*axes.values())
+        for chosen in product(*axes.values())
     ]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 from rich.table import Table
 
-from heterobench.config import resolve
+from heterobench import resolve
 from heterobench.config.reading import load, names
 from heterobench.config.schema import BenchmarkFile, ModelFile, PartitionFile, ScheduleFile
 from heterobench.project import Project

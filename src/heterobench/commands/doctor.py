@@ -70,7 +70,7 @@ def device(project: Project) -> Iterator[Check]:
     """What torch computes on. Importing torch takes seconds."""
     import torch
 
-    from heterobench.config import resolve
+    from heterobench import resolve
 
     wish = resolve.config(project).device
     if torch.cuda.is_available():
@@ -124,7 +124,7 @@ def code(project: Project) -> Iterator[Check]:
 
 def parameters(project: Project) -> Iterator[Check]:
     """Every parameter file, and every preset of every benchmark resolved to its jobs."""
-    from heterobench.config import resolve
+    from heterobench import resolve
     from heterobench.config.reading import load, names
     from heterobench.config.schema import BenchmarkFile, ModelFile, PartitionFile, ScheduleFile
 
@@ -147,7 +147,7 @@ def parameters(project: Project) -> Iterator[Check]:
 
 def data(project: Project) -> Iterator[Check]:
     """Raw and prepared form of each data set; what is not there yet is no fault, the workflow makes it."""
-    from heterobench.config import resolve
+    from heterobench import resolve
     from heterobench.config.reading import names
     from heterobench.data.schema import SOURCE, load_dataset_file
 

@@ -1,4 +1,4 @@
-"""The writing side of a record (see `heterobench.record` for the files)."""
+"""The writing side of a record (see `heterobench.records.record` for the files)."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from heterobench import record
+from heterobench.errors import RunError
 from heterobench.files import file_digest, read_json, write_json
+from heterobench.records import record
 
 PROGRESS_SECONDS = 0.5
 
@@ -31,8 +32,7 @@ class Recorder:
 
     @property
     def finished(self) -> bool:
-        end = record.Record(self.folder).end
-        return end is not None and end["status"] == "finished"
+        return record.Record(self.folder).finished
 
     def begin(self, provenance: dict[str, Any], offsets: dict[str, int]) -> None:
         """Cut the streams back to `offsets` (bytes, by file name; 0 where absent) and open them for appending."""
@@ -40,6 +40,11 @@ class Recorder:
         (self.folder / record.END).unlink(missing_ok=True)
         for name in (record.ROUNDS, record.TIMING):
             stream = open(self.folder / name, "ab")  # noqa: SIM115  open for the length of the run
+            if stream.tell() < offsets.get(name, 0):
+                raise RunError(
+                    f"{self.folder / name}: {stream.tell()} bytes, but the checkpoint was written after "
+                    f"{offsets[name]}. What to do: remove {self.folder}, and the run starts anew"
+                )
             stream.truncate(offsets.get(name, 0))
             self._streams[name] = stream
 

@@ -90,4 +90,5 @@ class Record:
 
     @property
     def finished(self) -> bool:
-        return (self.folder / END).is_file()
+        """Ended, and not by an error."""
+        return (end := self.end) is not None and end["status"] == "finished"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import socket
 import sys
 import time
@@ -13,7 +14,7 @@ from typing import Any, TextIO
 
 from heterobench.errors import ConfigurationError
 from heterobench.project import Project
-from heterobench.record import END, PROGRESS, decode
+from heterobench.records.record import END, PROGRESS, decode
 from heterobench.tracking.folders import run_folders
 
 # Seconds: a run that has written nothing for so long, and whose process is gone, was killed.
@@ -224,7 +225,19 @@ def _watch_plain(project: Project, once: bool, interval: float, stream: TextIO) 
         stream.flush()
         if once:
             return
+        if _reader_left(stream):
+            raise BrokenPipeError
         time.sleep(interval)
+
+
+def _reader_left(stream: TextIO) -> bool:
+    """True where `stream` is a pipe that nobody reads any more; without a line to write nothing else would tell."""
+    try:
+        poll = select.poll()
+        poll.register(stream.fileno(), 0)
+    except (AttributeError, OSError):  # no `poll` on this system, or not a real file
+        return False
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
 
 
 def _watch_terminal(project: Project, once: bool, interval: float, stream: TextIO) -> None:
