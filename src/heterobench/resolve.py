@@ -75,13 +75,12 @@ class Job:
     preset: str
     scenario: Scenario
     arm: Arm
+    where: str  # what its user wrote, for errors
 
     @cached_property
     def hyperparameters(self):
         """Frozen, validated hyper-parameters: the file's defaults < what the table shares < what the row sets."""
-        where = (
-            f"params/benchmarks/{self.benchmark}.yaml: presets.{self.preset}: {self.arm.name} on {self.scenario.name}"
-        )
+        where = f"{self.where}: {self.arm.name} on {self.scenario.name}"
         model = registry.algorithm(self.arm.algorithm).HyperParameters
         shared = {k: v for k, v in self.scenario.settings.items() if k in model.model_fields}
         return build(model, self.arm.defaults | shared | self.arm.settings, where)
@@ -125,7 +124,7 @@ class Benchmark:
         for kind, name, known in (("scenario", scenario, scenarios), ("algorithm", arm, arms)):
             if name not in known:
                 raise ConfigurationError(f"{where}: no {kind} {name!r}{nearest(name, known)}")
-        return Job(self.project, self.name, self.preset, scenarios[scenario], arms[arm])
+        return Job(self.project, self.name, self.preset, scenarios[scenario], arms[arm], where)
 
     def jobs(self) -> list[Job]:
         return [self.job(s.name, a.name) for s in self.scenarios for a in self.arms]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +64,7 @@ def run_single(project: Project, options: argparse.Namespace) -> None:
     budget = {name: getattr(options, name) for name in ("rounds", "local_epochs", "batch_size", "evaluate_every")}
     names = {name: getattr(options, name) for name in ("dataset", "partition", "model", "schedule")}
     scenario = resolve.scenario(project, names, budget, {}, None, "command line")
-    job = resolve.Job(project, "single", "command-line", scenario, arm)
+    job = resolve.Job(project, "single", "command-line", scenario, arm, "command line")
     _ = job.hyperparameters  # a mistake in them is told before anything is computed
 
     if not (project.prepared(options.dataset) / "manifest.json").is_file():
@@ -78,4 +80,6 @@ def run_single(project: Project, options: argparse.Namespace) -> None:
     last = Record(folder).rounds[-1]
     for name, value in last["metrics"].items():
         print(f"{name:22} {value:.6g}")
-    print(f"record of {last['round']} rounds: {folder.relative_to(project.root)}")
+    print(f"record of {last['round']} rounds: {folder.relative_to(project.root)}", flush=True)
+    # in a process of its own: training never loads the tracker, and a dead one changes nothing here
+    subprocess.run([sys.executable, "-m", "heterobench.cli", "track"], cwd=project.root, check=False)
