@@ -11,7 +11,7 @@ from contract.quadratic import DIMENSIONS, Quadratics, QuadraticTask, build, run
 from heterobench import models
 from heterobench.config.schema import ScheduleFile
 from heterobench.engine.synchronous import RunState, advance, begin
-from heterobench.executor import loop
+from heterobench.executor.local import Local, Work, local_training
 from heterobench.federation import Examples, Federation, batches
 from heterobench.schedule import cohort
 from heterobench.task import Batch, Classification
@@ -183,8 +183,8 @@ def test_invariant_5_one_client_is_plain_sgd():
         return theta
 
     theta = task.init(0)
-    work = loop.Work(0, {}, batches(0, 0, 0, rows, 2, 5), 0.1)
-    sent = loop.run(algorithm, task, federation.pool, {"theta": theta}, [work])[0].uplink["delta"]
+    local = Local(algorithm, task, federation, 5, 0)
+    sent = local_training(local, {"theta": theta}, Work(0, 0, 2, 0.1, {})).uplink["delta"]
     assert torch.equal(sent, sgd(theta, 0) - theta)
 
     found = run(setting(algorithm, federation, task, rounds=4, epochs=2, batch_size=5)).server["theta"]

@@ -15,7 +15,8 @@ from contract.quadratic import DIMENSIONS, Quadratics, QuadraticTask, build, run
 from heterobench import channel, registry
 from heterobench.config.schema import ScheduleFile
 from heterobench.engine.synchronous import Setting, advance, begin
-from heterobench.executor import loop
+from heterobench.executor.local import Local, Work, local_training
+from heterobench.executor.loop import Loop
 from heterobench.federation import batches
 from heterobench.records import record
 from heterobench.records.recorder import Recorder
@@ -152,12 +153,10 @@ def test_results_come_in_the_order_of_the_cohort(case):
     theta = task.init(0)
     server, client = algorithm.init_server(theta), algorithm.init_client(theta)
     down = algorithm.downlink(server)
-    work = [
-        loop.Work(i, client, batches(0, 0, i, np.asarray(federation.train[i]), 1, 4), 0.1)
-        for i in range(len(federation))
-    ]
-    forward = loop.run(algorithm, task, federation.pool, down, work)
-    backward = loop.run(algorithm, task, federation.pool, down, work[::-1])[::-1]
+    local = Local(algorithm, task, federation, 4, 0)
+    work = [Work(i, 0, 1, 0.1, client) for i in range(len(federation))]
+    forward = Loop().run(local, down, work)
+    backward = Loop().run(local, down, work[::-1])[::-1]
     for one, two in zip(forward, backward, strict=True):
         assert one.uplink.keys() == two.uplink.keys()
         assert all(torch.equal(one.uplink[key], two.uplink[key]) for key in one.uplink)
@@ -238,8 +237,7 @@ def test_declared_bytes_are_the_encoded_bytes(case):
     theta = task.init(0)
     down = algorithm.downlink(algorithm.init_server(theta))
     client = algorithm.init_client(theta)
-    work = loop.Work(0, client, batches(0, 0, 0, np.asarray(s.federation.train[0]), 1, 4), 0.1)
-    up = loop.run(algorithm, task, federation.pool, down, [work])[0].uplink
+    up = local_training(s.local, down, Work(0, 0, 1, 0.1, client)).uplink
     if "pooled" in algorithm.tags:
         assert state.bytes_up == state.bytes_down == 0
     else:

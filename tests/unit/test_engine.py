@@ -855,7 +855,7 @@ def test_code_counts_for_everything_that_imports_it(copy):
         ("keyed.py", "random.Philox(", "random.PCG64("),
         ("schedule.py", "+ 0.5", "+ 0.4"),
         ("combine.py", "n / total", "n / count"),
-        ("executor/loop.py", "steps * work.lr", "work.lr"),
+        ("executor/local.py", "steps * work.lr", "work.lr"),
         ("engine/synchronous.py", "round=round + 1", "round=round + 2"),
         ("task.py", "argmax(1)", "argmin(1)"),
         ("federation.py", "1 / (maximum", "2 / (maximum"),

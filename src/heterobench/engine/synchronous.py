@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -15,8 +16,9 @@ from heterobench.algorithm import Algorithm, Info, State
 from heterobench.channel import COUNT_BYTES, size
 from heterobench.combine import combine
 from heterobench.config.schema import Budget, ScheduleFile
-from heterobench.executor import loop
-from heterobench.federation import Federation, batches
+from heterobench.executor.local import Executor, Local, Work
+from heterobench.executor.loop import Loop
+from heterobench.federation import Federation
 from heterobench.task import Task
 
 
@@ -30,10 +32,15 @@ class Setting:
     schedule: ScheduleFile
     budget: Budget
     seed: int
+    executor: Executor = field(default_factory=Loop)
 
     def __post_init__(self) -> None:
         if "pooled" in self.algorithm.tags:
             object.__setattr__(self, "federation", self.federation.pooled())
+
+    @cached_property
+    def local(self) -> Local:
+        return Local(self.algorithm, self.task, self.federation, self.budget.batch_size, self.seed)
 
 
 @dataclass(frozen=True)
@@ -69,7 +76,7 @@ def advance(setting: Setting, state: RunState) -> RunState:
     cohort = schedules.cohort(setting.schedule, seed, round, active)
     down = algorithm.downlink(state.server)
     work = [_work(setting, state, int(client)) for client in cohort]
-    results = loop.run(algorithm, setting.task, federation.pool, down, work)
+    results = setting.executor.run(setting.local, down, work)
 
     examples = [len(federation.train[int(client)]) for client in cohort]
     up = combine([result.uplink for result in results], examples, algorithm.reduce)
@@ -87,13 +94,7 @@ def advance(setting: Setting, state: RunState) -> RunState:
     )
 
 
-def _work(setting: Setting, state: RunState, client: int) -> loop.Work:
-    budget, seed, round = setting.budget, setting.seed, state.round
-    epochs = schedules.epochs(setting.schedule, seed, round, client, budget.local_epochs)
-    rows = np.asarray(setting.federation.train[client])
-    return loop.Work(
-        client,
-        state.client(client),
-        batches(seed, round, client, rows, epochs, budget.batch_size),
-        setting.algorithm.lr(round),
-    )
+def _work(setting: Setting, state: RunState, client: int) -> Work:
+    round = state.round
+    epochs = schedules.epochs(setting.schedule, setting.seed, round, client, setting.budget.local_epochs)
+    return Work(client, round, epochs, setting.algorithm.lr(round), state.client(client))

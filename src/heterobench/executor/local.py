@@ -1,0 +1,71 @@
+"""The local work of one client in one round: what every executor has to compute."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from heterobench.algorithm import Algorithm, Done, State, Step
+from heterobench.federation import Federation, batches
+from heterobench.task import Task
+
+
+@dataclass(frozen=True, eq=False)
+class Local:
+    """What all local training of a run shares."""
+
+    algorithm: Algorithm
+    task: Task
+    federation: Federation
+    batch_size: int
+    seed: int
+
+
+class Work(NamedTuple):
+    """One client's part in a round: its state, its number of epochs and its step size `lr`."""
+
+    client: int
+    round: int
+    epochs: int
+    lr: float
+    state: State
+
+
+class Result(NamedTuple):
+    """Uplink, new client state, and the mean loss of the local batches."""
+
+    uplink: State
+    state: State
+    loss: float
+
+
+class Executor(Protocol):
+    """Computes a cohort; all executors give the same answer."""
+
+    def run(self, local: Local, down: State, cohort: list[Work]) -> list[Result]:
+        """Results in the order of `cohort`, which is the order of client ids."""
+
+    def close(self) -> None:
+        """Give back processes and memory."""
+
+
+def batches_of(local: Local, work: Work) -> list[np.ndarray]:
+    """The mini-batches of this work: indices into the pool, decided by (seed, round, client) alone."""
+    rows = np.asarray(local.federation.train[work.client])
+    return batches(local.seed, work.round, work.client, rows, work.epochs, local.batch_size)
+
+
+def local_training(local: Local, down: State, work: Work) -> Result:
+    """start, then grad and step for every batch, then finish."""
+    algorithm, task, pool = local.algorithm, local.task, local.federation.pool
+    state = algorithm.start(down, work.state)
+    loss, steps = 0.0, 0
+    for rows in batches_of(local, work):
+        g, aux = algorithm.grad(state, pool.batch(rows), task)
+        state = algorithm.step(state, g, Step(steps, work.lr))
+        loss = loss + aux["loss"]
+        steps += 1
+    uplink, kept = algorithm.finish(state, down, work.state, Done(steps, steps * work.lr))
+    return Result(uplink, kept, float(loss) / steps)
