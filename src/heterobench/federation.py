@@ -47,8 +47,8 @@ class Examples:
     def _seen(self, x: Tensor) -> Tensor:
         return x if self.scale is None else x.to(torch.float32).mul_(self.scale).add_(self.shift)
 
-    def batch(self, index: np.ndarray) -> Batch:
-        chosen = torch.from_numpy(index).to(self.x.device)
+    def batch(self, index: np.ndarray | Tensor) -> Batch:
+        chosen = torch.as_tensor(index).to(self.x.device)
         return Batch(self._seen(self.x.index_select(0, chosen)), self.y.index_select(0, chosen))
 
     def chunks(self, index: np.ndarray | None = None) -> Iterator[Batch]:

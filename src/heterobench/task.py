@@ -11,15 +11,20 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from heterobench import keyed
+from heterobench.chain import Chain
 
 CHUNK = 1024  # examples evaluated at once: fixed, so that the bits of a score never depend on the machine's memory
 
 
 class Batch(NamedTuple):
-    """x: float [B, *shape], normalised; y: int64 [B], classes."""
+    """x: float [B, *shape], normalised; y: int64 [B], classes; weight: float [B] with sum 1, or None for 1/B each.
+
+    Weights are for executors that fill up batches of unequal size: what only fills up has weight 0.
+    """
 
     x: Tensor
     y: Tensor
+    weight: Tensor | None = None
 
 
 class Task(Protocol):
@@ -30,6 +35,9 @@ class Task(Protocol):
 
     def grad(self, theta: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Gradient [P] of the mean loss of a batch, and {"loss": that mean loss []}."""
+
+    def functional(self) -> Task:
+        """This task with a `grad` that torch.func.vmap can map over theta and batch, and that obeys batch.weight."""
 
     def scores(self, theta: Tensor, batches) -> dict[str, Tensor]:
         """Score name -> float [n], one number for each example of `batches`, in their order."""
@@ -71,6 +79,8 @@ class Classification:
         self.layout = Layout.of(self._net)
         self._parameters = list(self._net.parameters())
         self._bound: Tensor | None = None
+        self._parts: list[Tensor] = []
+        self._chains: dict[tuple[int, ...], Chain | None] = {}
         self.device = torch.device(device)
 
     def init(self, seed: int) -> Tensor:
@@ -81,23 +91,60 @@ class Classification:
 
     def _bind(self, theta: Tensor) -> nn.Module:
         if theta is not self._bound:
-            for parameter, part in zip(self._parameters, self.layout.split(theta).values(), strict=True):
+            self._parts = list(self.layout.split(theta).values())
+            for parameter, part in zip(self._parameters, self._parts, strict=True):
                 parameter.data = part
             self._bound = theta
         return self._net
 
+    def _chain(self, x: Tensor) -> Chain | None:
+        """The net as a chain of hand-derived layers, where it can be one (on the CPU, where that is faster)."""
+        shape = tuple(x.shape[1:])
+        if shape not in self._chains:
+            self._chains[shape] = Chain.of(self._net, shape) if self.device.type == "cpu" else None
+        return self._chains[shape]
+
     def grad(self, theta: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        loss = functional.cross_entropy(self._bind(theta)(batch.x), batch.y)
+        net = self._bind(theta)
+        if chain := self._chain(batch.x):
+            g = torch.empty_like(theta)
+            loss = chain.gradient(self._parts, list(self.layout.split(g).values()), batch.x, batch.y)
+            return g, {"loss": loss}
+        loss = functional.cross_entropy(net(batch.x), batch.y)
         parts = torch.autograd.grad(loss, self._parameters)
         return torch.cat([part.reshape(-1) for part in parts]), {"loss": loss.detach()}
+
+    def functional(self) -> Task:
+        return _Functional(self, self._net)
 
     @torch.no_grad()
     def scores(self, theta: Tensor, batches) -> dict[str, Tensor]:
         net = self._bind(theta)
         losses, hits = [], []
-        for x, y in batches:
-            logits = net(x)
+        for x, y, _ in batches:
+            chain = self._chain(x)
+            logits = chain(self._parts, x) if chain else net(x)
             losses.append(functional.cross_entropy(logits, y, reduction="none"))
             hits.append((logits.argmax(1) == y).to(logits.dtype))
         empty = [theta.new_zeros(0)]
         return {"loss": torch.cat(losses or empty), "accuracy": torch.cat(hits or empty)}
+
+
+class _Functional:
+    """A `Classification` whose gradient binds nothing to the net and writes nothing in place."""
+
+    def __init__(self, task: Classification, net: nn.Module):
+        self._task, self._net = task, net
+
+    def __getattr__(self, name: str):
+        return getattr(self._task, name)
+
+    def grad(self, theta: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        def mean_loss(theta: Tensor) -> Tensor:
+            logits = torch.func.functional_call(self._net, self._task.layout.split(theta), (batch.x,))
+            if batch.weight is None:
+                return functional.cross_entropy(logits, batch.y)
+            return functional.cross_entropy(logits, batch.y, reduction="none") @ batch.weight
+
+        g, loss = torch.func.grad_and_value(mean_loss)(theta)
+        return g, {"loss": loss}

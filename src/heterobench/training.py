@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import time
@@ -16,6 +17,7 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
+from heterobench import executor as executors
 from heterobench import models, registry
 from heterobench.config.schema import Config
 from heterobench.data.dataset import Dataset, open_dataset
@@ -166,10 +168,11 @@ def run(job: Job, seed: int, config: Config, dataset: Dataset, task: Classificat
             f"partition {job.scenario.partition} (seed {seed}) was drawn for other data ({manifest['data_hash']}) "
             f"than {job.scenario.dataset} holds now ({dataset.hash}); draw it again"
         )
+    stacked = config.executor == "vmap"  # another order of sums, so other bits; loop and workers have the same
     configuration = job.configuration() | {
         "inputs": {"form": dataset.manifest["form"], "maximum": dataset.maximum}
         | {"mean": list(dataset.mean), "std": list(dataset.std)},
-        "compute": {"device": device.partition(":")[0], "threads": config.threads},
+        "compute": {"device": device.partition(":")[0], "threads": config.threads, "stacked": stacked},
     }
     code = training_code(job.arm.algorithm, job.scenario.model_file.architecture)
     origin = {"seed": seed, "data_hash": dataset.hash, "partition_hash": manifest["hash"], "code": code}
@@ -190,8 +193,11 @@ def run(job: Job, seed: int, config: Config, dataset: Dataset, task: Classificat
             pool, global_test = examples(dataset, device)
             federation = Federation(pool, partition.train, partition.validation, partition.test, global_test)
             algorithm = registry.algorithm(job.arm.algorithm).make(job.hyperparameters)
-            setting = Setting(federation, task, algorithm, job.scenario.schedule_file, job.scenario.budget, seed)
-            compute(setting, federation, recorder, provenance(job.project.root, device), config.checkpoint_seconds)
+            scenario, about = job.scenario, provenance(job.project.root, device)
+            executor = executors.make(config.executor, config.workers, device)
+            setting = Setting(federation, task, algorithm, scenario.schedule_file, scenario.budget, seed, executor)
+            with contextlib.closing(executor):
+                compute(setting, federation, recorder, about, config.checkpoint_seconds)
     return manifest_line(folder, seed, recorder.config["run_id"])
 
 

@@ -284,7 +284,7 @@ def test_trap_last_partial_batch_is_kept():
 def test_trap_batch_loss_is_a_mean_over_examples():
     """Twice the same examples give the same gradient."""
     task = nets.task()
-    x, y = nets.federation().pool.batch(np.arange(6))
+    x, y, _ = nets.federation().pool.batch(np.arange(6))
     theta = task.init(0)
     once, _ = task.grad(theta, Batch(x, y))
     twice, _ = task.grad(theta, Batch(torch.cat([x, x]), torch.cat([y, y])))

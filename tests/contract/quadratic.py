@@ -31,8 +31,13 @@ class QuadraticTask:
 
     def grad(self, theta, batch):
         a, b = batch.x.chunk(2, dim=1)
-        loss = 0.5 * (a * (theta - b) ** 2).sum(1).mean()
-        return (a * (theta - b)).mean(0), {"loss": loss}
+        loss, g = 0.5 * (a * (theta - b) ** 2).sum(1), a * (theta - b)
+        if batch.weight is None:
+            return g.mean(0), {"loss": loss.mean()}
+        return batch.weight @ g, {"loss": batch.weight @ loss}
+
+    def functional(self):
+        return self
 
     def scores(self, theta, batches):
         rows = [batch.x.chunk(2, dim=1) for batch in batches]

@@ -21,12 +21,12 @@ rule train:
         "results/{benchmark}/{preset}/runs/{scenario}/{arm}/runs.json",
     log:
         "results/logs/{benchmark}/{preset}/train/{scenario}/{arm}.log",
-    threads: CONFIG.threads
+    threads: CONFIG.threads * CONFIG.workers
     resources:
         gpu=1 if GPUS else 0,
     params:
         configuration=lambda wildcards: job_of(wildcards).configuration(),
-        compute=[CONFIG.device, CONFIG.threads],
+        compute=[CONFIG.device, CONFIG.threads, CONFIG.executor == "vmap"],
         seeds=lambda wildcards: BENCHMARKS[wildcards.benchmark].seeds,
         code=code_of,
     shell:

@@ -19,8 +19,18 @@ class Config(Strict):
     benchmarks: list[str] = Field(min_length=1, description="names of files in params/benchmarks/")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes a GPU where there is one")
     runs_per_gpu: int = Field(4, ge=1, description="how many jobs may share one GPU")
-    threads: int = Field(1, ge=1, description="CPU threads of one training job; part of a run's identity")
+    executor: Literal["auto", "loop", "vmap", "workers"] = Field(
+        "auto", description="how a cohort is computed; auto: workers where there are several, else the loop"
+    )
+    workers: int = Field(1, ge=1, description="processes of one training job, for the executor of that name")
+    threads: int = Field(1, ge=1, description="CPU threads of each process; part of a run's identity")
     checkpoint_seconds: float = Field(30, ge=0, description="least time between two checkpoints of a run")
+
+    @model_validator(mode="after")
+    def _one_kind_of_parallelism(self):
+        if self.workers > 1 and (self.threads > 1 or self.executor not in ("auto", "workers")):
+            raise ValueError("workers > 1 goes with threads: 1 and executor: auto or workers")
+        return self
 
 
 class ModelFile(Strict):

@@ -21,11 +21,11 @@ def make(shape, classes, options):
     channels, height, width = shape
     return nn.Sequential(
         nn.Conv2d(channels, 32, 5, padding=2),
+        nn.MaxPool2d(2),  # before the ReLU: the same function, on a quarter of the numbers
         nn.ReLU(),
-        nn.MaxPool2d(2),
         nn.Conv2d(32, 64, 5, padding=2),
+        nn.MaxPool2d(2),  # before the ReLU: the same function, on a quarter of the numbers
         nn.ReLU(),
-        nn.MaxPool2d(2),
         nn.Flatten(),
         nn.Linear(64 * (height // 4) * (width // 4), 512),
         nn.ReLU(),

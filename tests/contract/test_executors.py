@@ -1,0 +1,221 @@
+"""Contract test 5: every executor gives the answer of the loop, for every algorithm that is found."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+
+from contract import nets
+from contract.arms import CASES
+from contract.quadratic import Quadratics, QuadraticTask, build, run, setting
+from heterobench.config.schema import ModelFile, ScheduleFile
+from heterobench.executor import vmap
+from heterobench.executor.local import Work
+from heterobench.executor.loop import Loop
+from heterobench.executor.vmap import Vmap
+from heterobench.federation import Examples
+from heterobench.task import Batch
+
+EXECUTORS = {"vmap": Vmap, "vmap, one client at a time": lambda: Vmap(memory=1)}
+
+# Sums are taken in another order, so bits may differ: these are rounding, grown over a few rounds of training.
+TOLERANCE = {torch.float64: 1e-10, torch.float32: 2e-5}
+
+every = pytest.mark.parametrize("case", CASES, ids=str)
+each = pytest.mark.parametrize("executor", EXECUTORS.values(), ids=EXECUTORS)
+
+# a part of the clients in a round, half of them with fewer epochs
+PARTIAL = ScheduleFile(title="", participation=0.7, stragglers=0.5)
+SIZES = (9, 1, 12, 0, 7, 1, 16)  # nothing, one example, and last batches of every size
+
+
+def busy(case):
+    """The case with weight decay and, where it takes it, momentum."""
+    try:
+        return case.build(lr=0.05, weight_decay=0.01, momentum=0.5)[0]
+    except ValidationError:
+        return case.build(lr=0.05, weight_decay=0.01)[0]
+
+
+def outcome(s, executor):
+    with closing(executor()) as e:
+        return run(replace(s, executor=e))
+
+
+def assert_same(found, expected, tolerance):
+    """Two states of a run, or two results of a client, are the same up to `tolerance`."""
+
+    def close(one, other):
+        assert one.keys() == other.keys()
+        for key in one:
+            torch.testing.assert_close(
+                one[key], other[key], atol=tolerance, rtol=tolerance, msg=lambda m: f"{key}: {m}"
+            )
+
+    if hasattr(found, "uplink"):
+        close(found.uplink, expected.uplink)
+        close(found.state, expected.state)
+        assert found.loss == pytest.approx(expected.loss, rel=tolerance)
+        return
+    close(found.server, expected.server)
+    assert found.clients.keys() == expected.clients.keys()
+    for i in expected.clients:
+        close(found.clients[i], expected.clients[i])
+    assert found.train_loss == pytest.approx(expected.train_loss, rel=tolerance)
+    assert (found.bytes_up, found.bytes_down) == (expected.bytes_up, expected.bytes_down)
+
+
+def noisy_quadratics():
+    """Quadratics with 1 to 7 examples per client, all of them different, so that it matters which ones count."""
+    problem = Quadratics.draw(clients=8)
+    federation = replace(problem, n=1 + np.arange(8) * 3 % 8).federation()
+    generator = torch.Generator().manual_seed(1)
+    noise = 0.3 * torch.randn(federation.pool.x.shape, generator=generator, dtype=torch.float64)
+    return replace(federation, pool=Examples(federation.pool.x + noise, federation.pool.y))
+
+
+@each
+@every
+def test_quadratics(case, executor):
+    s = setting(busy(case), noisy_quadratics(), rounds=4, epochs=3, batch_size=3, schedule=PARTIAL)
+    assert_same(outcome(s, executor), run(s), 1e-10)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@each
+@every
+def test_small_net(case, executor, dtype):
+    federation = nets.federation(SIZES, dtype=dtype)
+    s = setting(busy(case), federation, nets.task(dtype), rounds=3, epochs=2, batch_size=4, schedule=PARTIAL)
+    assert_same(outcome(s, executor), run(s), TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        ModelFile(title="LeNet", architecture="lenet"),
+        ModelFile(title="McMahan", architecture="mcmahan_cnn"),
+        ModelFile(title="ResNet-8", architecture="resnet", options={"blocks": [1, 1, 1], "width": 8}),
+    ],
+    ids=lambda model: model.title,
+)
+def test_convolutions_pooling_and_group_norm(model):
+    dtype, side = torch.float64, 16
+    task, federation = nets.task(dtype, model, side), nets.federation((9, 1, 7), dtype=dtype, side=side)
+    s = setting(build("fedavg", lr=0.05, momentum=0.5)[0], federation, task, rounds=2, epochs=1, batch_size=4)
+    assert_same(outcome(s, Vmap), run(s), 1e-10)
+
+
+# the stacked executor: chunks, padding, memory ----------------------------------------------------------------------
+
+
+def cohort_of(algorithm, clients=(6, 4, 0, 2, 1), dtype=torch.float64):
+    """What an executor is given in a round: everything shared, the downlink, and the work of `clients`."""
+    task, federation = nets.task(dtype), nets.federation(SIZES, dtype=dtype)
+    s = setting(algorithm, federation, task, epochs=2, batch_size=4)
+    theta = task.init(0)
+    down, client = algorithm.downlink(algorithm.init_server(theta)), algorithm.init_client(theta)
+    return s.local, down, [Work(i, 0, 1 + i % 3, 0.05, client) for i in clients]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5])
+def test_chunks_change_nothing(size, monkeypatch):
+    given = cohort_of(build("scaffold")[0])
+    sizes = []
+    train = vmap._train
+    monkeypatch.setattr(vmap, "_train", lambda *a: sizes.append(len(a[2])) or train(*a))
+    whole = Vmap().run(*given)
+    assert sizes == [5]
+
+    probe = Vmap(memory=1)
+    probe.run(*given)
+    executor = Vmap(memory=int(size * (probe._state + 4 * probe._example)))
+    chunked = executor.run(*given)
+    assert sizes[1:] == {1: [], 2: [2, 2], 3: [3, 2], 5: [5]}[size]  # a chunk of one client is not stacked
+    for one, other in zip(chunked, whole, strict=True):
+        assert_same(one, other, 1e-12)
+
+
+@every
+def test_results_stand_in_the_order_of_the_cohort_and_own_their_memory(case):
+    given = cohort_of(case.build(lr=0.05)[0])
+    before = {name: tensor.clone() for name, tensor in given[1].items()}
+    results = Vmap().run(*given)
+    for result, expected in zip(results, Loop().run(*given), strict=True):
+        assert_same(result, expected, 1e-10)
+        for tensor in (*result.uplink.values(), *result.state.values()):
+            assert tensor.untyped_storage().nbytes() == tensor.nbytes or tensor is given[2][0].state.get("theta")
+    assert all(torch.equal(given[1][name], before[name]) for name in before)
+
+
+@pytest.mark.parametrize("weight", ["of the whole batch", "past the end"])
+def test_an_example_that_only_fills_up_must_have_weight_zero(weight, monkeypatch):
+    """The comparison with the loop sees a wrong weight."""
+    filled = vmap._filled
+
+    def wrong(rows):
+        index, right = filled(rows)
+        if weight == "of the whole batch":
+            return index, np.full(index.shape, 1 / index.shape[1])
+        return index, right + 1e-6 * (right == 0)
+
+    monkeypatch.setattr(vmap, "_filled", wrong)
+    given = cohort_of(build("fedavg")[0])
+    with pytest.raises(AssertionError):
+        for one, other in zip(Vmap().run(*given), Loop().run(*given), strict=True):
+            assert_same(one, other, 1e-10)
+
+
+def test_batches_are_filled_up_with_the_clients_own_examples():
+    index, weight = vmap._filled([np.array([4, 7, 9]), np.array([5]), np.array([1, 2])])
+    assert index.tolist() == [[4, 7, 9], [5, 5, 5], [1, 2, 1]]
+    np.testing.assert_allclose(weight, [[1 / 3, 1 / 3, 1 / 3], [1, 0, 0], [1 / 2, 1 / 2, 0]])
+
+
+def test_norms_in_a_hook_are_those_of_one_client():
+    base = build("fedavg")[0]
+
+    def clipped(work, batch, task):
+        g, aux = base.grad(work, batch, task)
+        return g * (0.1 / g.norm()).clamp(max=1), aux
+
+    def counted(work, g, step):  # neither in place nor a vector: a new entry replaces the old one
+        work = base.step(work, g, step)
+        return {**work, "path": work["path"] + g.norm()}
+
+    algorithm = replace(
+        base,
+        start=lambda down, client: base.start(down, client) | {"path": down["theta"].new_zeros(())},
+        grad=clipped,
+        step=counted,
+        finish=lambda work, *rest: (base.finish(work, *rest)[0] | {"path": work["path"]}, {}),
+        reduce={"delta": "weighted", "path": "uniform"},
+    )
+    given = cohort_of(algorithm)
+    for one, other in zip(Vmap().run(*given), Loop().run(*given), strict=True):
+        assert_same(one, other, 1e-10)
+
+
+@pytest.mark.parametrize("kind", ["net", "quadratic"])
+def test_functional_gradient_is_the_gradient_and_obeys_weights(kind):
+    if kind == "net":
+        task, pool = nets.task(torch.float64), nets.federation(dtype=torch.float64).pool
+    else:
+        task, pool = QuadraticTask(), noisy_quadratics().pool
+    theta, x, y = task.init(0), pool.x[:5], pool.y[:5]
+    view = task.functional()
+    torch.testing.assert_close(view.grad(theta, Batch(x, y)), task.grad(theta, Batch(x, y)))
+    weight = torch.tensor([0.5, 0.5, 0, 0, 0], dtype=torch.float64)
+    torch.testing.assert_close(view.grad(theta, Batch(x, y, weight)), task.grad(theta, Batch(x[:2], y[:2])))
+    assert view.device == task.device
+
+
+def test_step_sizes_must_agree():
+    local, down, work = cohort_of(build("fedavg")[0])
+    with pytest.raises(AssertionError, match="step size"):
+        Vmap().run(local, down, [work[0]._replace(lr=0.1), *work[1:]])

@@ -1,0 +1,111 @@
+"""Worker processes: the loop's bits, and clean ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+import torch
+
+from contract import nets
+from contract.arms import CASES
+from contract.quadratic import setting
+from heterobench.config.schema import Config, ScheduleFile
+from heterobench.engine.synchronous import advance, begin
+from heterobench.errors import RunError
+from heterobench.executor.workers import Workers
+from heterobench.training import thetas
+
+
+def outcome(case, executor, rounds=4):
+    algorithm, _ = case.build(lr=0.1)
+    schedule = ScheduleFile(title="", participation=0.6)
+    s = setting(algorithm, nets.federation((9, 1, 12, 7, 3)), nets.task(), epochs=1, batch_size=4, schedule=schedule)
+    if executor:
+        object.__setattr__(s, "executor", executor)
+    state = begin(s)
+    for _ in range(rounds):
+        state = advance(s, state)
+    s.executor.close()
+    return thetas(s, state, 5), state
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_workers_give_the_bits_of_the_loop(case):
+    ours, state = outcome(case, Workers(2))
+    plain, expected = outcome(case, None)
+    assert torch.equal(ours, plain)
+    assert state.train_loss == expected.train_loss
+    assert (state.bytes_up, state.bytes_down) == (expected.bytes_up, expected.bytes_down)
+
+
+class Fails:
+    """A task whose gradient fails, or kills its process, once it runs in a worker."""
+
+    def __init__(self, how: str):
+        self._task, self._how, self._home = nets.task(), how, os.getpid()
+
+    def __getattr__(self, name):
+        return getattr(self._task, name)
+
+    def grad(self, theta, batch):
+        if os.getpid() != self._home:
+            if self._how == "killed":
+                os.kill(os.getpid(), signal.SIGKILL)
+            raise ValueError("this batch is cursed")
+        return self._task.grad(theta, batch)
+
+
+@pytest.mark.parametrize(("how", "told"), [("error", "this batch is cursed"), ("killed", "ended unexpectedly")])
+def test_a_failing_worker_ends_the_run_with_its_reason(how, told):
+    algorithm, _ = CASES[0].build(lr=0.1) if CASES[0].name == "fedavg" else CASES[1].build(lr=0.1)
+    s = setting(algorithm, nets.federation((9, 5, 12, 7)), Fails(how), epochs=1, batch_size=4)
+    workers = Workers(2)
+    object.__setattr__(s, "executor", workers)
+    with pytest.raises(RunError, match=told):
+        advance(s, begin(s))
+    assert not workers._pipes
+
+
+ORPHANS = """
+import os, sys, time
+sys.path.insert(0, "tests")
+from contract import nets
+from contract.arms import CASES
+from contract.quadratic import setting
+from heterobench.engine.synchronous import advance, begin
+from heterobench.executor.workers import Workers
+s = setting(CASES[1].build(lr=0.1)[0], nets.federation(), nets.task(), epochs=1, batch_size=4)
+object.__setattr__(s, "executor", Workers(2))
+advance(s, begin(s))
+print("ready", flush=True)
+time.sleep(60)
+"""
+
+
+def test_workers_end_with_a_killed_parent():
+    process = subprocess.Popen([sys.executable, "-c", ORPHANS], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline().strip() == "ready"
+    children = psutil.Process(process.pid).children()
+    assert len(children) == 2
+    process.kill()
+    process.wait()
+    _, alive = psutil.wait_procs(children, timeout=10)
+    assert not alive
+
+
+def test_workers_and_threads_do_not_go_together():
+    with pytest.raises(ValueError, match="workers > 1 goes with threads: 1"):
+        Config(benchmarks=["label-skew"], workers=2, threads=2)
+
+
+def test_closing_leaves_no_process():
+    before = len(psutil.Process().children())
+    outcome(CASES[1], Workers(2), rounds=1)
+    time.sleep(0.05)
+    assert len(psutil.Process().children()) == before
