@@ -63,5 +63,9 @@ def chosen(wish: str, per_gpu: int) -> Iterator[str]:
     if not count:
         yield "cpu"
         return
+    if (own := os.environ.get("LOCAL_RANK")) is not None:  # torchrun has dealt out the GPUs
+        torch.cuda.set_device(int(own) % count)
+        yield f"cuda:{int(own) % count}"
+        return
     with slot([f"cuda:{i}" for i in range(count)], per_gpu) as device:
         yield device

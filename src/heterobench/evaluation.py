@@ -17,8 +17,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from heterobench import personal
 from heterobench.data.dataset import open_dataset
-from heterobench.federation import Federation
+from heterobench.federation import Federation, joined, sizes
 from heterobench.files import atomic
 from heterobench.metrics.clients import spread
 from heterobench.metrics.target import cost_at, first_reached
@@ -34,18 +35,17 @@ def test_metrics(task: Task, federation: Federation, theta: Tensor) -> dict[str,
 
     For personal models the global scores are means over the clients' models.
     """
-    rows = [np.asarray(federation.test[i]) for i in range(len(federation))]
-    sizes = np.array([len(own) for own in rows])
     if theta.dim() == 2:
         everywhere = [task.scores(t, federation.global_test.chunks()) for t in theta]
-        own = [task.scores(t, federation.pool.chunks(r))["accuracy"] for t, r in zip(theta, rows, strict=True)]
-        accuracy = torch.cat(own)
+        accuracy = personal.scores(task, federation.pool, theta, federation.test)["accuracy"]
         test = {name: torch.cat([scores[name] for scores in everywhere]) for name in everywhere[0]}
     else:
         test = task.scores(theta, federation.global_test.chunks())
-        accuracy = task.scores(theta, federation.pool.chunks(np.concatenate(rows)))["accuracy"]
+        accuracy = task.scores(theta, federation.pool.chunks(joined(federation.test)))["accuracy"]
     result = {f"test_{name}": float(values.double().mean()) for name, values in test.items()}
-    return result | {f"client_accuracy_{k}": v for k, v in spread(accuracy.cpu().numpy(), sizes).items()}
+    return result | {
+        f"client_accuracy_{k}": v for k, v in spread(accuracy.cpu().numpy(), sizes(federation.test)).items()
+    }
 
 
 def model_rows(task: Task, federation: Federation, run: record.Record) -> Iterator[tuple[str, str, float]]:
@@ -113,7 +113,7 @@ def evaluate_scenario(benchmark: Benchmark, scenario: str, threads: int = 1) -> 
                 parts, _ = open_partition(benchmark.project, dataset.name, job.scenario.partition, seed)
                 federations[seed] = Federation(pool, parts.train, parts.validation, parts.test, global_test)
             federation = federations[seed]
-            train_examples = sum(len(federation.train[i]) for i in range(len(federation)))
+            train_examples = int(sizes(federation.train).sum())
             key = {"scenario": scenario, "arm": job.arm.name, "seed": seed}
             found = [
                 *model_rows(task, federation, run),

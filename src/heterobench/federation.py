@@ -4,16 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from heterobench import keyed
+from heterobench.partition.rows import Rows as Compressed
 from heterobench.task import CHUNK, Batch
 
 Rows = Sequence[np.ndarray]
 """rows[i]: int64 indices of client i's examples (a `heterobench.partition.rows.Rows`, or a list of arrays)."""
+
+
+def sizes(rows: Rows) -> np.ndarray:
+    """int64 [clients]: numbers of examples."""
+    return rows.sizes if isinstance(rows, Compressed) else np.array([len(own) for own in rows], np.int64)
+
+
+def joined(rows: Rows) -> np.ndarray:
+    """All clients' examples, one client after the other."""
+    return rows.indices.copy() if isinstance(rows, Compressed) else np.concatenate([np.asarray(o) for o in rows])
+
 
 RESIDENT = 512 * 2**20  # bytes of float inputs up to which normalised examples are kept instead of made per batch
 
@@ -72,16 +85,23 @@ class Federation:
         """Number of clients, those without training examples included."""
         return len(self.train)
 
-    @property
+    @cached_property
     def active(self) -> np.ndarray:
-        """Ids of the clients that can take part in training: those with at least one training example."""
-        return np.array([i for i in range(len(self)) if len(self.train[i])], dtype=np.int64)
+        """Ids of the clients that can take part in training: those with at least one training example. Read-only."""
+        ids = np.flatnonzero(sizes(self.train))
+        ids.flags.writeable = False
+        return ids
+
+    @cached_property
+    def all_validation(self) -> np.ndarray:
+        """All clients' validation examples, one client after the other."""
+        return joined(self.validation)
 
     def pooled(self) -> Federation:
         """The same data in the hands of one client (for training; evaluation rows are joined as well)."""
 
         def join(rows: Rows) -> list[np.ndarray]:
-            return [np.sort(np.concatenate([np.asarray(rows[i]) for i in range(len(rows))]))]
+            return [np.sort(joined(rows))]
 
         return Federation(self.pool, join(self.train), join(self.validation), join(self.test), self.global_test)
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from heterobench.errors import RunError
 
 
 @contextmanager
@@ -28,6 +31,19 @@ def atomic(path: Path) -> Iterator[Path]:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def room(path: Path, needed: int) -> Iterator[None]:
+    """Turn what the system says of a full (or failing) disk while `needed` bytes are written into a RunError."""
+    try:
+        yield
+    except OSError as error:
+        free = shutil.disk_usage(path.parent).free
+        raise RunError(
+            f"{path.parent}: {error.strerror}: {needed:,} bytes are needed for {path.name}, {free:,} are free. What to "
+            f"do: make room, then start the run again; it goes on from its last checkpoint"
+        ) from error
 
 
 def write_text(path: Path, text: str) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import shutil
+import tempfile
 import time
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,13 +20,14 @@ from filelock import FileLock
 from torch import Tensor
 
 from heterobench import executor as executors
-from heterobench import models, registry
+from heterobench import models, personal, registry
 from heterobench.config.schema import Config
 from heterobench.data.dataset import Dataset, open_dataset
 from heterobench.device import chosen
 from heterobench.engine import checkpoint
 from heterobench.engine.synchronous import RunState, Setting, advance, begin
 from heterobench.errors import RunError
+from heterobench.executor import distributed
 from heterobench.federation import Examples, Federation
 from heterobench.files import file_digest, write_json
 from heterobench.partition.store import open_partition
@@ -80,12 +83,10 @@ def evaluate(task: Task, federation: Federation, theta: Tensor) -> dict[str, flo
     With personal models each client's validation examples are judged by its own model, and there is no global test.
     """
     result = {}
-    rows = [np.asarray(federation.validation[i]) for i in range(len(federation))]
     if theta.dim() == 2:
-        parts = [task.scores(t, federation.pool.chunks(own)) for t, own in zip(theta, rows, strict=True)]
-        validation = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+        validation = personal.scores(task, federation.pool, theta, federation.validation)
     else:
-        validation = task.scores(theta, federation.pool.chunks(np.concatenate(rows)))
+        validation = task.scores(theta, federation.pool.chunks(federation.all_validation))
         test = task.scores(theta, federation.global_test.chunks())
         result |= {f"test_{name}": float(values.double().mean()) for name, values in test.items()}
     return result | {f"validation_{name}": float(values.double().mean()) for name, values in validation.items()}
@@ -125,7 +126,7 @@ def train(
         seconds, evaluation, offsets = notes["seconds"], notes["evaluation"], notes["offsets"]
         log.info("%s: goes on after round %d", recorder.folder, state.round)
     else:
-        state = begin(setting)
+        state = begin(setting, folder)
         best = Best(thetas(setting, state, len(federation)))
         seconds, evaluation, offsets = 0.0, 0.0, {}
     recorder.begin(about, offsets)
@@ -185,11 +186,8 @@ def run(job: Job, seed: int, config: Config, dataset: Dataset, task: Classificat
         "configuration": configuration,
     }
     folder = job.project.run(job.benchmark, job.preset, job.scenario.name, job.arm.name, seed)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    # a job that outlived its killed workflow may still be at work here: wait for it, then find the run finished
-    with FileLock(folder.with_name(f".{folder.name}.lock")):
-        recorder = Recorder(folder, config_of_run)
-        if not recorder.finished:
+    with opened(folder, config_of_run) as recorder:
+        if not distributed.agreed(recorder.finished):
             pool, global_test = examples(dataset, device)
             federation = Federation(pool, partition.train, partition.validation, partition.test, global_test)
             algorithm = registry.algorithm(job.arm.algorithm).make(job.hyperparameters)
@@ -198,7 +196,30 @@ def run(job: Job, seed: int, config: Config, dataset: Dataset, task: Classificat
             setting = Setting(federation, task, algorithm, scenario.schedule_file, scenario.budget, seed, executor)
             with contextlib.closing(executor):
                 compute(setting, federation, recorder, about, config.checkpoint_seconds)
-    return manifest_line(folder, seed, recorder.config["run_id"])
+        return manifest_line(recorder.folder, seed, recorder.config["run_id"])
+
+
+@contextlib.contextmanager
+def opened(folder: Path, config_of_run: dict[str, Any]) -> Iterator[Recorder]:
+    """The recorder of a run, for this process alone.
+
+    In a distributed run the folder belongs to rank 0; the other ranks do the same run in a copy that they drop.
+    """
+    if distributed.rank() == 0:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        # a job that outlived its killed workflow may still be at work: wait for it, then find the run finished
+        with FileLock(folder.with_name(f".{folder.name}.lock")):
+            recorder = Recorder(folder, config_of_run)
+            distributed.agreed("the folder is ready")
+            distributed.agreed("everybody has a copy")
+            yield recorder
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        own = Path(scratch) / folder.name
+        distributed.agreed("the folder is ready")
+        shutil.copytree(folder, own)
+        distributed.agreed("everybody has a copy")
+        yield Recorder(own, config_of_run)
 
 
 def compute(
@@ -209,7 +230,8 @@ def compute(
     try:
         state, theta, best = train(setting, federation, recorder, about, checkpoint_seconds)
     except Exception:
-        recorder.end("failed", error=traceback.format_exc())
+        with contextlib.suppress(OSError):  # a full disk is told by the error itself
+            recorder.end("failed", error=traceback.format_exc())
         raise
     run_id = recorder.config["run_id"]
     saved_model.save(folder / record.FINAL, layout, theta, {"run_id": run_id, "round": state.round})
@@ -232,11 +254,15 @@ def run_job(job: Job, seeds: Iterable[int], config: Config) -> Path:
     lines, failed = [], {}
     with chosen(config.device, config.runs_per_gpu) as device:
         configure_torch(config.threads, device)
+        if distributed.started_by_torchrun():
+            distributed.join(device)
         task = classification(job, dataset, device)
         for seed in seeds:
             try:
                 lines.append(run(job, seed, config, dataset, task, device))
             except Exception as error:
+                if distributed.started_by_torchrun():
+                    raise  # the other ranks wait for this one: torchrun ends them
                 log.exception("%s on %s, seed %d failed", job.arm.name, job.scenario.name, seed)
                 failed[seed] = error
     if failed:
@@ -246,5 +272,7 @@ def run_job(job: Job, seeds: Iterable[int], config: Config) -> Path:
             f"seed {seed}: {type(error).__name__}: {error}"
         )
     path = job.project.runs(job.benchmark, job.preset, job.scenario.name, job.arm.name) / "runs.json"
-    write_json(path, lines)
+    if distributed.rank() == 0:
+        write_json(path, lines)
+    distributed.leave()
     return path

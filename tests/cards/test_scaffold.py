@@ -13,6 +13,7 @@ from contract import nets
 from contract.quadratic import DIMENSIONS, Quadratics, QuadraticTask, build, run, setting
 from heterobench import models
 from heterobench.config.schema import ScheduleFile
+from heterobench.engine.client_states import ClientStates
 from heterobench.engine.synchronous import RunState, advance, begin
 from heterobench.federation import Examples, Federation, batches
 from heterobench.schedule import cohort
@@ -159,7 +160,8 @@ def test_invariant_5_the_optimum_with_matched_variates_stays():
     algorithm, _ = build("scaffold", lr=0.1)
     c = torch.from_numpy(problem.a * (optimum - problem.b))
     theta = torch.from_numpy(optimum)
-    state = RunState(0, algorithm.init_server(theta), algorithm.init_client(theta), {i: {"c": c[i]} for i in range(6)})
+    variates = ClientStates.of({i: {"c": c[i]} for i in range(6)})
+    state = RunState(0, algorithm.init_server(theta), algorithm.init_client(theta), variates)
     for _ in range(3):
         state = advance(setting(algorithm, problem.federation(), epochs=5), state)
     np.testing.assert_allclose(state.server["theta"].numpy(), optimum, atol=1e-14)

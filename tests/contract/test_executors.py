@@ -18,13 +18,18 @@ from heterobench.executor import vmap
 from heterobench.executor.local import Work
 from heterobench.executor.loop import Loop
 from heterobench.executor.vmap import Vmap
+from heterobench.executor.workers import Workers
 from heterobench.federation import Examples
 from heterobench.task import Batch
 
-EXECUTORS = {"vmap": Vmap, "vmap, one client at a time": lambda: Vmap(memory=1)}
+EXECUTORS = {
+    "vmap": Vmap,
+    "vmap, one client at a time": lambda: Vmap(memory=1),
+    "workers": lambda: Workers(2),
+}
 
 # Sums are taken in another order, so bits may differ: these are rounding, grown over a few rounds of training.
-TOLERANCE = {torch.float64: 1e-10, torch.float32: 2e-5}
+TOLERANCE = {torch.float64: 1e-10, torch.float32: 5e-6}
 
 every = pytest.mark.parametrize("case", CASES, ids=str)
 each = pytest.mark.parametrize("executor", EXECUTORS.values(), ids=EXECUTORS)
@@ -53,9 +58,7 @@ def assert_same(found, expected, tolerance):
     def close(one, other):
         assert one.keys() == other.keys()
         for key in one:
-            torch.testing.assert_close(
-                one[key], other[key], atol=tolerance, rtol=tolerance, msg=lambda m: f"{key}: {m}"
-            )
+            torch.testing.assert_close(one[key], other[key], atol=tolerance, rtol=tolerance)
 
     if hasattr(found, "uplink"):
         close(found.uplink, expected.uplink)
@@ -123,6 +126,13 @@ def cohort_of(algorithm, clients=(6, 4, 0, 2, 1), dtype=torch.float64):
     return s.local, down, [Work(i, 0, 1 + i % 3, 0.05, client) for i in clients]
 
 
+def assert_like_loop(executor, given):
+    results = executor.run(*given)
+    for one, other in zip(results, Loop().run(*given), strict=True):
+        assert_same(one, other, 1e-10)
+    return results
+
+
 @pytest.mark.parametrize("size", [1, 2, 3, 5])
 def test_chunks_change_nothing(size, monkeypatch):
     given = cohort_of(build("scaffold")[0])
@@ -141,15 +151,13 @@ def test_chunks_change_nothing(size, monkeypatch):
         assert_same(one, other, 1e-12)
 
 
-@every
+@pytest.mark.parametrize("case", [c for c in CASES if "pooled" not in c.build()[0].tags], ids=str)
 def test_results_stand_in_the_order_of_the_cohort_and_own_their_memory(case):
     given = cohort_of(case.build(lr=0.05)[0])
     before = {name: tensor.clone() for name, tensor in given[1].items()}
-    results = Vmap().run(*given)
-    for result, expected in zip(results, Loop().run(*given), strict=True):
-        assert_same(result, expected, 1e-10)
+    for result in assert_like_loop(Vmap(), given):
         for tensor in (*result.uplink.values(), *result.state.values()):
-            assert tensor.untyped_storage().nbytes() == tensor.nbytes or tensor is given[2][0].state.get("theta")
+            assert tensor.untyped_storage().nbytes() == tensor.nbytes
     assert all(torch.equal(given[1][name], before[name]) for name in before)
 
 
@@ -166,14 +174,13 @@ def test_an_example_that_only_fills_up_must_have_weight_zero(weight, monkeypatch
 
     monkeypatch.setattr(vmap, "_filled", wrong)
     given = cohort_of(build("fedavg")[0])
-    with pytest.raises(AssertionError):
-        for one, other in zip(Vmap().run(*given), Loop().run(*given), strict=True):
-            assert_same(one, other, 1e-10)
+    with pytest.raises(AssertionError, match="not close"):
+        assert_like_loop(Vmap(), given)
 
 
-def test_batches_are_filled_up_with_the_clients_own_examples():
+def test_batches_are_filled_up_with_the_clients_last_example():
     index, weight = vmap._filled([np.array([4, 7, 9]), np.array([5]), np.array([1, 2])])
-    assert index.tolist() == [[4, 7, 9], [5, 5, 5], [1, 2, 1]]
+    assert index.tolist() == [[4, 7, 9], [5, 5, 5], [1, 2, 2]]
     np.testing.assert_allclose(weight, [[1 / 3, 1 / 3, 1 / 3], [1, 0, 0], [1 / 2, 1 / 2, 0]])
 
 
@@ -197,8 +204,7 @@ def test_norms_in_a_hook_are_those_of_one_client():
         reduce={"delta": "weighted", "path": "uniform"},
     )
     given = cohort_of(algorithm)
-    for one, other in zip(Vmap().run(*given), Loop().run(*given), strict=True):
-        assert_same(one, other, 1e-10)
+    assert_like_loop(Vmap(), given)
 
 
 @pytest.mark.parametrize("kind", ["net", "quadratic"])

@@ -26,6 +26,7 @@ from heterobench import channel, combine, device, federation, keyed, schedule
 from heterobench.algorithm import Algorithm
 from heterobench.config.schema import ScheduleFile
 from heterobench.engine import checkpoint
+from heterobench.engine.client_states import ClientStates
 from heterobench.engine.synchronous import RunState, Setting, advance, begin
 from heterobench.errors import ConfigurationError
 from heterobench.files import file_digest, write_json
@@ -355,7 +356,7 @@ def some_state(round=3, clients=(0, 4, 7)) -> RunState:
         round,
         {"theta": theta, "mean": theta, "odd": odd, "count": torch.tensor(round), "fine": odd.double() / 3},
         {"h": torch.zeros(11), "k": torch.zeros((), dtype=torch.int64)},
-        {i: {"h": theta * i, "k": torch.tensor(i)} for i in clients},
+        ClientStates.of({i: {"h": theta * i, "k": torch.tensor(i)} for i in clients}),
         bytes_up=2**53 + 1,
         bytes_down=17,
         train_loss=math.nan if round % 2 else 0.1,

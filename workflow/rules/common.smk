@@ -29,6 +29,8 @@ except HeterobenchError as error:
 
 GPUS = visible_gpus() if CONFIG.device != "cpu" else 0
 PYTHON = f"{sys.executable} -m heterobench.cli"
+TORCHRUN = f"{sys.executable} -m torch.distributed.run --standalone --nproc-per-node {CONFIG.ranks}"
+TRAIN = PYTHON if CONFIG.ranks == 1 else f"{TORCHRUN} -m heterobench.cli"
 
 
 wildcard_constraints:

@@ -21,7 +21,7 @@ rule train:
         "results/{benchmark}/{preset}/runs/{scenario}/{arm}/runs.json",
     log:
         "results/logs/{benchmark}/{preset}/train/{scenario}/{arm}.log",
-    threads: CONFIG.threads * CONFIG.workers
+    threads: CONFIG.threads * CONFIG.workers * CONFIG.ranks
     resources:
         gpu=1 if GPUS else 0,
     params:
@@ -30,5 +30,5 @@ rule train:
         seeds=lambda wildcards: BENCHMARKS[wildcards.benchmark].seeds,
         code=code_of,
     shell:
-        "{PYTHON} train --benchmark {wildcards.benchmark} --preset {wildcards.preset}"
+        "{TRAIN} train --benchmark {wildcards.benchmark} --preset {wildcards.preset}"
         " --scenario {wildcards.scenario} --algorithm {wildcards.arm} --seeds {params.seeds} > {log} 2>&1"

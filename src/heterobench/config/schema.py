@@ -23,6 +23,7 @@ class Config(Strict):
         "auto", description="how a cohort is computed; auto: workers where there are several, else the loop"
     )
     workers: int = Field(1, ge=1, description="processes of one training job, for the executor of that name")
+    ranks: int = Field(1, ge=1, description="ranks of one training job, started by torchrun on one machine")
     threads: int = Field(1, ge=1, description="CPU threads of each process; part of a run's identity")
     checkpoint_seconds: float = Field(30, ge=0, description="least time between two checkpoints of a run")
 
@@ -30,6 +31,8 @@ class Config(Strict):
     def _one_kind_of_parallelism(self):
         if self.workers > 1 and (self.threads > 1 or self.executor not in ("auto", "workers")):
             raise ValueError("workers > 1 goes with threads: 1 and executor: auto or workers")
+        if self.ranks > 1 and (self.workers > 1 or self.executor != "auto"):
+            raise ValueError("ranks > 1 goes with workers: 1 and executor: auto")
         return self
 
 

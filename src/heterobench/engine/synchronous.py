@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from heterobench.algorithm import Algorithm, Info, State
 from heterobench.channel import COUNT_BYTES, size
 from heterobench.combine import combine
 from heterobench.config.schema import Budget, ScheduleFile
+from heterobench.engine.client_states import ClientStates
 from heterobench.executor.local import Executor, Local, Work
 from heterobench.executor.loop import Loop
 from heterobench.federation import Federation
@@ -54,7 +56,7 @@ class RunState:
     round: int
     server: State
     fresh: State
-    clients: dict[int, State] = field(default_factory=dict)
+    clients: ClientStates = field(default_factory=ClientStates)
     bytes_up: int = 0
     bytes_down: int = 0
     train_loss: float = float("nan")
@@ -63,10 +65,11 @@ class RunState:
         return self.clients.get(i, self.fresh)
 
 
-def begin(setting: Setting) -> RunState:
-    """The state before the first round."""
+def begin(setting: Setting, folder: Path | None = None) -> RunState:
+    """The state before the first round. `folder` takes client states that are too large for memory."""
     theta = setting.task.init(setting.seed)
-    return RunState(0, setting.algorithm.init_server(theta), setting.algorithm.init_client(theta))
+    clients = ClientStates(folder)
+    return RunState(0, setting.algorithm.init_server(theta), setting.algorithm.init_client(theta), clients)
 
 
 def advance(setting: Setting, state: RunState) -> RunState:
@@ -87,7 +90,7 @@ def advance(setting: Setting, state: RunState) -> RunState:
         state,
         round=round + 1,
         server=server,
-        clients=state.clients | kept,
+        clients=state.clients.put(kept),
         bytes_up=state.bytes_up + sent * sum(size(r.uplink) + COUNT_BYTES for r in results if r.uplink),
         bytes_down=state.bytes_down + sent * size(down) * len(cohort),
         train_loss=float(np.average([result.loss for result in results], weights=examples)),

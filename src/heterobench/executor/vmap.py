@@ -57,7 +57,7 @@ class Vmap:
     def _chunk(self, local: Local, down: State, work: Work, plans: list[Plan]) -> int:
         """How many clients are trained at once."""
         if local is not self._local:
-            self._state, self._example = _bytes(local, down, work, plans[0][0])
+            self._state, self._example = _bytes(local, down, work)
             self._local = local
         longest = max(len(rows) for plan in plans for rows in plan)
         return max(1, int(self.memory // (self._state + longest * self._example)))
@@ -78,16 +78,23 @@ class _Computed(TorchDispatchMode):
         return result
 
 
-def _bytes(local: Local, down: State, work: Work, rows: np.ndarray) -> tuple[int, float]:
+def _bytes(local: Local, down: State, work: Work) -> tuple[int, int]:
     """Upper estimate of what one client needs: bytes for its states, and bytes for each example of a batch.
 
-    Everything that one gradient computes, as if nothing were freed on the way; measured on the first batch `rows`.
+    Counted is everything that a gradient computes, as if nothing were freed on the way. It is linear in the number of
+    examples, so one and two of them tell it for every batch: the estimate is the same in whatever round it is made,
+    and a resumed run is cut into the chunks of the straight one.
     """
-    state = local.algorithm.start(down, work.state)
-    with _Computed() as computed:
-        local.task.functional().grad(state["theta"], local.federation.pool.batch(rows))
-    states = sum(tensor.nbytes for tensor in state.values()) + 4 * state["theta"].nbytes  # g and temporaries
-    return states, computed.total / len(rows)
+    task, pool, state = local.task.functional(), local.federation.pool, local.algorithm.start(down, work.state)
+
+    def computed(examples: int) -> int:
+        with _Computed() as mode:
+            task.grad(state["theta"], pool.batch(np.zeros(examples, dtype=np.int64)))
+        return mode.total
+
+    one, two = computed(1), computed(2)
+    states = sum(tensor.nbytes for tensor in state.values()) + 2 * state["theta"].nbytes  # what a step computes
+    return states + 2 * one - two, two - one
 
 
 def _train(local: Local, down: State, cohort: list[Work], plans: list[Plan]) -> list[Result]:
@@ -141,7 +148,7 @@ def _retire(state: State, going: int, ended: list[State]) -> State:
 def _filled(rows: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Indices [m, B] and weights [m, B] of m batches with at most B examples; the examples after them weigh 0."""
     longest = max(len(r) for r in rows)
-    index = np.stack([np.resize(r, longest) for r in rows])
+    index = np.stack([np.pad(r, (0, longest - len(r)), mode="edge") for r in rows])
     weight = np.stack([(np.arange(longest) < len(r)) / len(r) for r in rows])
     return index, weight
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from heterobench.errors import RunError
-from heterobench.files import file_digest, read_json, write_json
+from heterobench.files import file_digest, read_json, room, write_json
 from heterobench.records import record
 
 PROGRESS_SECONDS = 0.5
@@ -49,8 +49,10 @@ class Recorder:
             self._streams[name] = stream
 
     def append(self, name: str, row: dict[str, Any]) -> None:
-        self._streams[name].write(record.line(row).encode())
-        self._streams[name].flush()
+        line = record.line(row).encode()
+        with room(self.folder / name, len(line)):
+            self._streams[name].write(line)
+            self._streams[name].flush()
 
     def offsets(self) -> dict[str, int]:
         """Bytes written so far, safely on disk: what a checkpoint has to remember."""
@@ -77,7 +79,8 @@ class Recorder:
             "host": os.uname().nodename,
             "status": status,
         }
-        write_json(self.folder / record.PROGRESS, record.encode(row))
+        with room(self.folder / record.PROGRESS, len(record.line(row))):
+            write_json(self.folder / record.PROGRESS, record.encode(row))
 
     def end(self, status: str, **more: Any) -> None:
         """Close the streams; `end.json` is written last, and only a run that has it has ended."""

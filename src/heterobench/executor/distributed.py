@@ -1,0 +1,100 @@
+"""One run over several processes or machines: torch.distributed, started by torchrun.
+
+Every rank runs the whole engine on the same state and computes its share of each cohort: client number k of the
+cohort belongs to rank k modulo the number of ranks. The ranks then exchange results, so that each holds all of them
+in the order of the cohort and goes on exactly like one process alone: neither a sum nor its order depends on the
+number of ranks.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from heterobench.algorithm import State
+from heterobench.executor.local import Local, Result, Work, local_training
+
+
+def started_by_torchrun() -> bool:
+    return "TORCHELASTIC_RUN_ID" in os.environ
+
+
+def join(device: str) -> None:
+    """Join the group that torchrun describes in the environment: NCCL between GPUs, gloo between CPUs."""
+    if not dist.is_initialized():
+        dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+
+
+def leave() -> None:
+    """Leave the group together: a rank that ended first would take the others' connections with it."""
+    if dist.is_initialized():
+        dist.barrier()
+        dist.destroy_process_group()
+
+
+def rank() -> int:
+    """This process's number; 0 where there is no group."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def agreed(value: Any) -> Any:
+    """Rank 0's value, on every rank; all ranks have arrived here when it returns."""
+    if not dist.is_initialized():
+        return value
+    box = [value]
+    dist.broadcast_object_list(box, src=0)
+    dist.barrier()
+    return box[0]
+
+
+class Distributed:
+    """An `Executor` whose cohort is split over the ranks of the default process group."""
+
+    def __init__(self) -> None:
+        self.rank, self.ranks = dist.get_rank(), dist.get_world_size()
+        self._blank: Result | None = None
+
+    def run(self, local: Local, down: State, cohort: list[Work]) -> list[Result]:
+        mine = [local_training(local, down, work) for work in cohort[self.rank :: self.ranks]]
+        if self._blank is None:
+            self._blank = self._learn_shapes(mine, local)
+        share = -(-len(cohort) // self.ranks)
+        mine += [self._blank] * (share - len(mine))  # equal shares: collective operations want equal shapes
+        uplinks = {name: self._exchange([r.uplink[name] for r in mine]) for name in self._blank.uplink}
+        states = {name: self._exchange([r.state[name] for r in mine]) for name in self._blank.state}
+        losses = self._exchange([torch.tensor(r.loss, dtype=torch.float64, device=local.task.device) for r in mine])
+        return [
+            Result(
+                {name: values[k] for name, values in uplinks.items()},
+                {name: values[k] for name, values in states.items()},
+                float(losses[k]),
+            )
+            for k in range(len(cohort))
+        ]
+
+    def _learn_shapes(self, mine: list[Result], local: Local) -> Result:
+        """A result of zeros. Rank 0 has a client in every cohort; others may have none in the first."""
+        described = None
+        if self.rank == 0:
+            described = [{k: (v.shape, v.dtype) for k, v in part.items()} for part in mine[0][:2]]
+        box = [described]
+        dist.broadcast_object_list(box, src=0)
+        uplink, state = (
+            {name: torch.zeros(shape, dtype=dtype, device=local.task.device) for name, (shape, dtype) in part.items()}
+            for part in box[0]
+        )
+        return Result(uplink, state, 0.0)
+
+    def _exchange(self, mine: list[Tensor]) -> list[Tensor]:
+        """All ranks' tensors, in the order of the cohort (blanks at the end)."""
+        stacked = torch.stack(mine)
+        gathered = [torch.empty_like(stacked) for _ in range(self.ranks)]
+        dist.all_gather(gathered, stacked)
+        return [part[k] for k in range(len(stacked)) for part in gathered]
+
+    def close(self) -> None:
+        self._blank = None
