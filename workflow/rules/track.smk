@@ -1,17 +1,10 @@
 # Runs appear in MLflow as they finish: a follower beside the workflow imports them, and this rule what is left.
 # Training knows nothing of the tracker; where the tracker is dead, this rule alone fails and all results are there.
-import subprocess
+from heterobench.tracking.follow import start as start_follower
 
 
 onstart:
-    os.makedirs("results/logs", exist_ok=True)
-    subprocess.Popen(
-        [*PYTHON.split(), "track", "--follow", str(os.getpid())],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+    start_follower(PROJECT, os.getpid())
 
 
 rule track:
