@@ -6,6 +6,9 @@ indices drawn beforehand, no DataLoader, no optimiser object. It is the honest l
 Fashion-MNIST: time does not depend on their values.
 
     python benchmarks/round_speed.py [--jobs lenet mlp scaffold-lenet mcmahan-cnn] [--rounds 5] [--repeats 5]
+
+Start-up is what comes before the second round: data, nets, processes and a first round (imports are in
+`whole_process.py`).
 """
 
 from __future__ import annotations
@@ -68,9 +71,9 @@ class Bare:
         )
         self.model, self.work = net(self.file), net(self.file)
         self.rng = np.random.default_rng(0)
-        zero = [torch.zeros_like(p) for p in self.model.parameters()]
-        self.c, self.variates = zero, {}
-        self.zero = zero
+        self.c = [torch.zeros_like(p) for p in self.model.parameters()]
+        many = self.clients if self.algorithm == "scaffold" else 0
+        self.variates = [torch.zeros(many, *p.shape) for p in self.c]
 
     def draw(self):
         chosen = self.rng.choice(self.clients, self.cohort, replace=False)
@@ -81,61 +84,66 @@ class Bare:
         for mine, theirs in zip(self.work.parameters(), self.model.parameters(), strict=True):
             mine.copy_(theirs)
 
-    def one(self, client: int, order) -> list[torch.Tensor]:
+    def one(self, client: int, order, total: list[torch.Tensor], change: list[torch.Tensor]) -> None:
+        """Train one client; add what it sends to `total`, and to `change` what it changes in its variate."""
         self.set()
-        correction = None
+        own, correction = [variate[client : client + 1] for variate in self.variates], None
         if self.algorithm == "scaffold":
-            own = self.variates.get(client, self.zero)
-            correction = [c - ci for c, ci in zip(self.c, own, strict=True)]
+            correction = [c - ci[0] for c, ci in zip(self.c, own, strict=True)]
         bare_client(self.work, self.x, self.y, order, self.batch, correction)
         with torch.no_grad():
-            delta = [w - m for w, m in zip(self.work.parameters(), self.model.parameters(), strict=True)]
-            if self.algorithm == "scaffold":
+            delta = torch._foreach_sub(list(self.work.parameters()), list(self.model.parameters()))
+            torch._foreach_add_(total, delta)
+            if self.algorithm == "scaffold":  # c_i' = c_i - c - delta / (K lr)
                 steps = -(-self.size // self.batch) * LR
-                new = [ci - c - d / steps for ci, c, d in zip(own, self.c, delta, strict=True)]
-                self.change = [a + (n - o) / self.clients for a, n, o in zip(self.change, new, own, strict=True)]
-                self.variates[client] = new
-        return delta
+                new = [-a - d / steps for a, d in zip(correction, delta, strict=True)]
+                for add, ci, value in zip(change, own, new, strict=True):
+                    add.add_(value - ci[0])
+                    ci[0] = value
+
+    def blank(self) -> list[torch.Tensor]:
+        return [torch.zeros_like(p) for p in self.c]
+
+    @torch.no_grad()
+    def apply(self, total: list[torch.Tensor], change: list[torch.Tensor]) -> None:
+        torch._foreach_add_(list(self.model.parameters()), total, alpha=1 / self.cohort)
+        if self.algorithm == "scaffold":
+            torch._foreach_add_(self.c, change, alpha=1 / self.clients)
 
     def round(self) -> None:
-        self.change = list(self.c)
-        total = None
+        total, change = self.blank(), self.blank()
         for client, order in self.draw():
-            delta = self.one(client, order)
-            total = delta if total is None else [t.add_(d) for t, d in zip(total, delta, strict=True)]
-        self.c = self.change
-        with torch.no_grad():
-            torch._foreach_add_(list(self.model.parameters()), total, alpha=1 / self.cohort)
+            self.one(client, order, total, change)
+        self.apply(total, change)
 
     def close(self) -> None:
         pass
 
 
 class BarePair(Bare):
-    """The same in two one-thread processes that share the parameters (FedAvg only)."""
+    """The same in two one-thread processes that share the parameters."""
 
     def __init__(self, job):
         super().__init__(job)
         self.model.share_memory()
-        self.sums = [[torch.zeros_like(p).share_memory_() for p in self.model.parameters()] for _ in range(2)]
+        for tensor in [*self.c, *self.variates]:
+            tensor.share_memory_()
+        self.sums = [[[t.share_memory_() for t in self.blank()] for _ in range(2)] for _ in range(2)]
         context = multiprocessing.get_context("fork")
         self.pipes, self.children = [], []
         for sums in self.sums:
             ours, theirs = context.Pipe()
-            child = context.Process(target=self.serve, args=(theirs, sums), daemon=True)
+            child = context.Process(target=self.serve, args=(theirs, *sums), daemon=True)
             child.start()
             self.pipes.append(ours)
             self.children.append(child)
 
-    def serve(self, pipe, sums) -> None:
+    def serve(self, pipe, total, change) -> None:
         torch.set_num_threads(1)
         while (work := pipe.recv()) is not None:
-            with torch.no_grad():
-                torch._foreach_zero_(sums)
+            torch._foreach_zero_([*total, *change])
             for client, order in work:
-                delta = self.one(client, torch.from_numpy(order))
-                with torch.no_grad():
-                    torch._foreach_add_(sums, delta)
+                self.one(client, torch.from_numpy(order), total, change)
             pipe.send(True)
 
     def round(self) -> None:
@@ -144,9 +152,8 @@ class BarePair(Bare):
             pipe.send(drawn[index::2])
         for pipe in self.pipes:
             pipe.recv()
-        with torch.no_grad():
-            for sums in self.sums:
-                torch._foreach_add_(list(self.model.parameters()), sums, alpha=1 / self.cohort)
+        for total, change in self.sums:
+            self.apply(total, change)
 
     def close(self) -> None:
         for pipe, child in zip(self.pipes, self.children, strict=True):
@@ -187,25 +194,35 @@ class Ours:
         self.executor.close()
 
 
-def contenders(job) -> dict:
-    made = {"bare": Bare(job), "loop": Ours(job, "loop", 1), "workers": Ours(job, "workers", 2)}
-    if job[-1] == "fedavg":
-        made["bare-2"] = BarePair(job)
+CONTENDERS = {
+    "bare": Bare,
+    "bare-2": BarePair,
+    "loop": lambda job: Ours(job, "loop", 1),
+    "workers": lambda job: Ours(job, "workers", 2),
+}
+
+
+def begin_all(job) -> dict:
+    """Each contender after its first, untimed round; what that took is its start-up."""
+    made = {}
+    for name, make in CONTENDERS.items():
+        began = time.perf_counter()
+        made[name] = make(job)
+        made[name].round()
+        made[name].start_up = time.perf_counter() - began
     return made
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--jobs", nargs="+", choices=JOBS, default=["lenet", "mlp", "scaffold-lenet"])
+    parser.add_argument("--jobs", nargs="+", choices=JOBS, default=list(JOBS))
     parser.add_argument("--rounds", type=int, default=5, help="rounds of one measurement")
     parser.add_argument("--repeats", type=int, default=5, help="measurements of each contender, interleaved")
     options = parser.parse_args()
     torch.set_num_threads(1)
     for name in options.jobs:
-        made = contenders(JOBS[name])
+        made = begin_all(JOBS[name])
         seconds: dict[str, list[float]] = {key: [] for key in made}
-        for contender in made.values():
-            contender.round()  # warm up
         for _ in range(options.repeats):
             for key, contender in made.items():
                 began = time.perf_counter()
@@ -214,10 +231,13 @@ def main() -> None:
                 seconds[key].append((time.perf_counter() - began) / options.rounds)
         for contender in made.values():
             contender.close()
-        best = "bare-2" if "bare-2" in seconds else "bare"
+        best = min(("bare", "bare-2"), key=lambda key: statistics.median(seconds[key]))
         for key, values in seconds.items():
             ratio = statistics.median(a / b for a, b in zip(values, seconds[best], strict=True))
-            print(f"{name:15} {key:8} {statistics.median(values):8.4f} s a round   {ratio:5.2f} x {best}")
+            print(
+                f"{name:15} {key:8} {statistics.median(values):8.4f} s a round   {ratio:5.2f} x {best:7}"
+                f"   start-up {made[key].start_up:5.2f} s"
+            )
 
 
 if __name__ == "__main__":

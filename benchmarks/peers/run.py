@@ -110,33 +110,41 @@ def run(python: Path, contender: Contender, job: str, rounds: int, limit: float)
 
 
 def compare(pythons: dict[str, Path | Failed], job: str, options: argparse.Namespace) -> None:
-    """Measure one job and print its table."""
-    reports: dict[str, list[dict]] = {name: [] for name in options.contenders}
-    failed = {name: pythons[name] for name in options.contenders if isinstance(pythons[name], Failed)}
+    """Measure one job and print its table; a contender counts with the runs that it finished."""
+    reports: dict[str, list[dict | Failed]] = {name: [] for name in options.contenders}
     for _ in range(options.repeats):
-        for name in options.contenders:
-            if name not in failed:
-                try:
-                    reports[name].append(run(pythons[name], CONTENDERS[name], job, options.rounds, options.limit))
-                except Failed as error:
-                    failed[name] = error
+        for name, done in reports.items():
+            try:
+                if isinstance(pythons[name], Failed):
+                    raise pythons[name]
+                done.append(run(pythons[name], CONTENDERS[name], job, options.rounds, options.limit))
+            except Failed as error:
+                done.append(error)
     print(f"\n{job}: {options.repeats} runs of {options.rounds} rounds each")
     print(f"{'contender':22} {'start-up':>9} {'s a round':>10} {'ratio':>7}  lowest-highest  loss")
+    versions = {}
     for name, done in reports.items():
-        if name in failed:
-            print(f"{name:22} not run: {failed[name]}")
-            continue
-        medians = [statistics.median(report["seconds_per_round"]) for report in done]
-        start_up = statistics.median(report["start_up"] for report in done)
-        line = f"{name:22} {start_up:9.1f} {statistics.median(medians):10.3f}"
-        ours = [statistics.median(report["seconds_per_round"]) for report in reports.get(OURS, [])]
-        if len(ours) == len(medians):
-            ratios = [theirs / mine for theirs, mine in zip(medians, ours, strict=True)]
-            spread = f"{min(ratios):.2f}-{max(ratios):.2f}"
-            line += f" {statistics.median(ratios):7.2f}  {spread:14}"
-        print(line + "  {:.4f} -> {:.4f}".format(*done[0]["loss"]))
-    versions = {name: v for done in reports.values() for report in done for name, v in report["versions"].items()}
-    print("versions: " + ", ".join(f"{name} {version}" for name, version in sorted(versions.items())))
+        print(f"{name:22} " + row(done, reports.get(OURS, [])))
+        versions |= {key: v for report in done if isinstance(report, dict) for key, v in report["versions"].items()}
+    print("versions: " + ", ".join(f"{name} {version}" for name, version in sorted(versions.items())), flush=True)
+
+
+def row(done: list[dict | Failed], ours: list[dict | Failed]) -> str:
+    """A contender's numbers: medians, and ratios to our run of the same turn."""
+    good, failed = ([r for r in done if isinstance(r, kind)] for kind in (dict, Failed))
+    if not good:
+        return f"not run: {failed[0]}"
+    seconds = statistics.median(statistics.median(report["seconds_per_round"]) for report in good)
+    line = f"{statistics.median(report['start_up'] for report in good):9.1f} {seconds:10.3f}"
+    turns = [(a, b) for a, b in zip(done, ours, strict=False) if isinstance(a, dict) and isinstance(b, dict)]
+    if turns:
+        ratios = [
+            statistics.median(a["seconds_per_round"]) / statistics.median(b["seconds_per_round"]) for a, b in turns
+        ]
+        spread = f"{min(ratios):.2f}-{max(ratios):.2f}"
+        line += f" {statistics.median(ratios):7.2f}  {spread:14}"
+    line += "  {:.4f} -> {:.4f}".format(*good[0]["loss"])
+    return line + (f"  ({len(failed)} of {len(done)} runs failed: {failed[0]})" if failed else "")
 
 
 def main() -> None:

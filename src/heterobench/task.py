@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -71,10 +72,18 @@ class Classification:
     """Cross-entropy classification with a torch net.
 
     The net's parameters are made views of theta, so a local step that updates theta in place needs no copy.
+    `precision` "bfloat16" computes the forward pass of training under torch.autocast; theta, gradients and scores
+    stay as they are.
     """
 
-    def __init__(self, build: Callable[[], nn.Module], device: torch.device | str = "cpu"):
+    def __init__(
+        self,
+        build: Callable[[], nn.Module],
+        device: torch.device | str = "cpu",
+        precision: Literal["float32", "bfloat16"] = "float32",
+    ):
         self._build = build
+        self._reduced = precision == "bfloat16"
         with torch.random.fork_rng(devices=[]):
             self._net = build().to(device)
         self._net.eval()  # no dropout, no batch statistics: training and evaluation are the same function
@@ -106,7 +115,8 @@ class Classification:
         """The net as a chain of hand-derived layers, where it can be one (on the CPU, where that is faster)."""
         shape = tuple(x.shape[1:])
         if shape not in self._chains:
-            self._chains[shape] = Chain.of(self._net, shape) if self.device.type == "cpu" else None
+            plain = self.device.type == "cpu" and not self._reduced
+            self._chains[shape] = Chain.of(self._net, shape) if plain else None
         return self._chains[shape]
 
     def grad(self, theta: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
@@ -115,9 +125,17 @@ class Classification:
             g = torch.empty_like(theta)
             loss = chain.gradient(self._parts, list(self.layout.split(g).values()), batch.x, batch.y)
             return g, {"loss": loss}
-        loss = functional.cross_entropy(net(batch.x), batch.y)
+        with self.autocast():
+            logits = net(batch.x)
+        loss = functional.cross_entropy(logits.to(theta.dtype), batch.y)
         parts = torch.autograd.grad(loss, self._parameters)
         return torch.cat([part.reshape(-1) for part in parts]), {"loss": loss.detach()}
+
+    def autocast(self) -> contextlib.AbstractContextManager:
+        """Reduced precision where it was asked for; without the cache of casts, which a CUDA graph would outlive."""
+        if not self._reduced:
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, torch.bfloat16, cache_enabled=False)
 
     def functional(self) -> Task:
         return _Functional(self, self._net)
@@ -158,7 +176,9 @@ class _Functional:
 
     def grad(self, theta: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         def mean_loss(theta: Tensor) -> Tensor:
-            logits = torch.func.functional_call(self._net, self._task.layout.split(theta), (batch.x,))
+            with self._task.autocast():
+                logits = torch.func.functional_call(self._net, self._task.layout.split(theta), (batch.x,))
+            logits = logits.to(theta.dtype)
             if batch.weight is None:
                 return functional.cross_entropy(logits, batch.y)
             return functional.cross_entropy(logits, batch.y, reduction="none") @ batch.weight

@@ -49,15 +49,16 @@ def configure_torch(threads: int, device: str) -> None:
     if device.startswith("cuda"):
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # a debugging aid that costs a kernel a tensor
         torch.backends.cudnn.benchmark = False
         torch.backends.cudnn.allow_tf32 = False
         torch.backends.cuda.matmul.allow_tf32 = False
 
 
-def classification(job: Job, dataset: Dataset, device: str) -> Classification:
+def classification(job: Job, dataset: Dataset, device: str, precision: str = "float32") -> Classification:
     """The task of a job: its model on its data set's shape and classes."""
     file, where = job.scenario.model_file, f"params/models/{job.scenario.model}.yaml"
-    return Classification(lambda: models.build(file, dataset.shape, len(dataset.classes), where), device)
+    return Classification(lambda: models.build(file, dataset.shape, len(dataset.classes), where), device, precision)
 
 
 def examples(dataset: Dataset, device: str) -> tuple[Examples, Examples]:
@@ -173,7 +174,8 @@ def run(job: Job, seed: int, config: Config, dataset: Dataset, task: Classificat
     configuration = job.configuration() | {
         "inputs": {"form": dataset.manifest["form"], "maximum": dataset.maximum}
         | {"mean": list(dataset.mean), "std": list(dataset.std)},
-        "compute": {"device": device.partition(":")[0], "threads": config.threads, "stacked": stacked},
+        "compute": {"device": device.partition(":")[0], "threads": config.threads, "stacked": stacked}
+        | {"precision": config.precision},
     }
     code = training_code(job.arm.algorithm, job.scenario.model_file.architecture)
     origin = {"seed": seed, "data_hash": dataset.hash, "partition_hash": manifest["hash"], "code": code}
@@ -256,7 +258,7 @@ def run_job(job: Job, seeds: Iterable[int], config: Config) -> Path:
         configure_torch(config.threads, device)
         if distributed.started_by_torchrun():
             distributed.join(device)
-        task = classification(job, dataset, device)
+        task = classification(job, dataset, device, config.precision)
         for seed in seeds:
             try:
                 lines.append(run(job, seed, config, dataset, task, device))

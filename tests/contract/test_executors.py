@@ -14,7 +14,7 @@ from contract import nets
 from contract.arms import CASES
 from contract.quadratic import Quadratics, QuadraticTask, build, run, setting
 from heterobench.config.schema import ModelFile, ScheduleFile
-from heterobench.executor import vmap
+from heterobench.executor import stack, vmap
 from heterobench.executor.local import Work
 from heterobench.executor.loop import Loop
 from heterobench.executor.vmap import Vmap
@@ -22,9 +22,18 @@ from heterobench.executor.workers import Workers
 from heterobench.federation import Examples
 from heterobench.task import Batch
 
+
+def called_again(function):
+    """Stands for a CUDA graph where there is no GPU: what is replayed is the function, over the same buffers."""
+    function()
+    return function
+
+
 EXECUTORS = {
     "vmap": Vmap,
     "vmap, one client at a time": lambda: Vmap(memory=1),
+    "vmap, recorded": lambda: Vmap(recorder=called_again),
+    "vmap, recorded, three clients at a time": lambda: Vmap(memory=30_000, recorder=called_again),
     "workers": lambda: Workers(2),
 }
 
@@ -164,22 +173,22 @@ def test_results_stand_in_the_order_of_the_cohort_and_own_their_memory(case):
 @pytest.mark.parametrize("weight", ["of the whole batch", "past the end"])
 def test_an_example_that_only_fills_up_must_have_weight_zero(weight, monkeypatch):
     """The comparison with the loop sees a wrong weight."""
-    filled = vmap._filled
+    filled = stack.filled
 
-    def wrong(rows):
-        index, right = filled(rows)
+    def wrong(*given):
+        index, right = filled(*given)
         if weight == "of the whole batch":
             return index, np.full(index.shape, 1 / index.shape[1])
         return index, right + 1e-6 * (right == 0)
 
-    monkeypatch.setattr(vmap, "_filled", wrong)
+    monkeypatch.setattr(stack, "filled", wrong)
     given = cohort_of(build("fedavg")[0])
     with pytest.raises(AssertionError, match="not close"):
         assert_like_loop(Vmap(), given)
 
 
 def test_batches_are_filled_up_with_the_clients_last_example():
-    index, weight = vmap._filled([np.array([4, 7, 9]), np.array([5]), np.array([1, 2])])
+    index, weight = stack.filled([np.array([4, 7, 9]), np.array([5]), np.array([1, 2])])
     assert index.tolist() == [[4, 7, 9], [5, 5, 5], [1, 2, 2]]
     np.testing.assert_allclose(weight, [[1 / 3, 1 / 3, 1 / 3], [1, 0, 0], [1 / 2, 1 / 2, 0]])
 

@@ -307,3 +307,30 @@ def test_training_is_evaluation():
     together = task.scores(theta, [batch])["loss"]
     alone = torch.cat([task.scores(theta, [Batch(batch.x[i : i + 1], batch.y[i : i + 1])])["loss"] for i in range(6)])
     torch.testing.assert_close(together, alone, atol=1e-12, rtol=0)
+
+
+# reduced precision --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["plain", "functional", "stacked"])
+def test_bfloat16_is_for_the_forward_pass_of_training_only(kind):
+    """Roundings of 2^-9: the gradient of a linear model moves by a few of them; scores stay the same, bit for bit."""
+
+    def build():
+        return models.build(ModelFile(title="", architecture="softmax"), (1, 16, 16), 3, "here")
+
+    exact, reduced = Classification(build), Classification(build, precision="bfloat16")
+    theta, generator = exact.init(0), torch.Generator().manual_seed(1)
+    batch = Batch(torch.randn(32, 1, 16, 16, generator=generator), torch.arange(32) % 3)
+
+    def gradient(task):
+        if kind == "stacked":
+            given = Batch(batch.x[None], batch.y[None], torch.full((1, 32), 1 / 32))
+            return torch.func.vmap(lambda t, b: task.functional().grad(t, b)[0])(theta[None], given)[0]
+        return (task.functional() if kind == "functional" else task).grad(theta, batch)[0]
+
+    right, found = gradient(exact), gradient(reduced)
+    assert found.dtype == torch.float32
+    assert 2**-12 < (found - right).norm() / right.norm() < 2**-6
+    one, other = exact.scores(theta, [batch]), reduced.scores(theta, [batch])
+    assert all(torch.equal(one[name], other[name]) for name in one)

@@ -26,7 +26,12 @@ rule train:
         gpu=1 if GPUS else 0,
     params:
         configuration=lambda wildcards: job_of(wildcards).configuration(),
-        compute=[CONFIG.device, CONFIG.threads, CONFIG.executor == "vmap"],
+        compute=[
+            CONFIG.device,
+            CONFIG.threads,
+            CONFIG.executor == "vmap",
+            CONFIG.precision,
+        ],
         seeds=lambda wildcards: BENCHMARKS[wildcards.benchmark].seeds,
         code=code_of,
     shell:

@@ -25,6 +25,9 @@ class Config(Strict):
     workers: int = Field(1, ge=1, description="processes of one training job, for the executor of that name")
     ranks: int = Field(1, ge=1, description="ranks of one training job, started by torchrun on one machine")
     threads: int = Field(1, ge=1, description="CPU threads of each process; part of a run's identity")
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32", description="bfloat16: training's forward pass under autocast, for GPUs; part of a run's identity"
+    )
     checkpoint_seconds: float = Field(30, ge=0, description="least time between two checkpoints of a run")
 
     @model_validator(mode="after")

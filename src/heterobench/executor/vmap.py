@@ -3,30 +3,21 @@
 It pays on a GPU with small nets, where one client at a time leaves most of the device idle. The arithmetic is that
 of the loop executor up to rounding, because sums may be taken in another order.
 
-Clients stand in descending order of their numbers of steps, so those that still have work are always the first ones
-of the stack and nobody takes idle steps. Batches of unequal size are filled up with examples of weight 0. Working
-states are stacked entry by entry, so hooks see one client's tensors, and what they do in place is done in the stack.
+On a GPU each shape of a step is recorded as a CUDA graph and replayed (`heterobench.executor.stack`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from functools import partial
-
 import numpy as np
-import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from heterobench.algorithm import Done, State, Step
+from heterobench.algorithm import Done, State
 from heterobench.executor.local import Local, Result, Work, batches_of, local_training
-from heterobench.task import Batch
+from heterobench.executor.stack import FixedStack, Plan, Recorder, Stack, cuda_graph
 
 MEMORY = 2 * 2**30  # bytes; fixed, because the size of a chunk touches the last bits of a result
-
-Plan = list[np.ndarray]
-"""The mini-batches of one client in one round: indices into the pool."""
 
 
 class Vmap:
@@ -36,34 +27,37 @@ class Vmap:
     tensor) and of global random numbers; torch raises RuntimeError where they are not.
     """
 
-    def __init__(self, memory: int = MEMORY):
-        self.memory = memory
+    def __init__(self, memory: int = MEMORY, recorder: Recorder | None = None):
+        """`recorder` records steps on any device; without one, CUDA graphs do it on a GPU."""
+        self.memory, self._recorder = memory, recorder
         self._local: Local | None = None
+        self._stack: Stack | None = None
 
     def run(self, local: Local, down: State, cohort: list[Work]) -> list[Result]:
         plans = [batches_of(local, work) for work in cohort]
         order = sorted(range(len(cohort)), key=lambda i: len(plans[i]), reverse=True)
-        size = self._chunk(local, down, cohort[0], plans) if len(cohort) > 1 else 1
+        if local is not self._local:
+            self._begin(local, down, cohort[0])
+        longest = max(len(rows) for plan in plans for rows in plan)
+        size = max(1, int(self.memory // (self._state + longest * self._example)))  # clients trained at once
         results: dict[int, Result] = {}
         for first in range(0, len(order), size):
             chunk = order[first : first + size]
             if len(chunk) == 1:  # nothing to stack
                 results[chunk[0]] = local_training(local, down, cohort[chunk[0]])
             else:
-                trained = _train(local, down, [cohort[i] for i in chunk], [plans[i] for i in chunk])
+                trained = _train(self._stack, down, [cohort[i] for i in chunk], [plans[i] for i in chunk])
                 results.update(zip(chunk, trained, strict=True))
         return [results[i] for i in range(len(cohort))]
 
-    def _chunk(self, local: Local, down: State, work: Work, plans: list[Plan]) -> int:
-        """How many clients are trained at once."""
-        if local is not self._local:
-            self._state, self._example = _bytes(local, down, work)
-            self._local = local
-        longest = max(len(rows) for plan in plans for rows in plan)
-        return max(1, int(self.memory // (self._state + longest * self._example)))
+    def _begin(self, local: Local, down: State, work: Work) -> None:
+        self._state, self._example = _bytes(local, down, work)
+        recorder = self._recorder or (cuda_graph if local.task.device.type == "cuda" else None)
+        self._stack = FixedStack(local, recorder) if recorder else Stack(local)
+        self._local = local
 
     def close(self) -> None:
-        self._local = None
+        self._local = self._stack = None
 
 
 class _Computed(TorchDispatchMode):
@@ -97,71 +91,15 @@ def _bytes(local: Local, down: State, work: Work) -> tuple[int, int]:
     return states + 2 * one - two, two - one
 
 
-def _train(local: Local, down: State, cohort: list[Work], plans: list[Plan]) -> list[Result]:
+def _train(stack: Stack, down: State, cohort: list[Work], plans: list[Plan]) -> list[Result]:
     """Results of a chunk in its order, which is descending in the number of steps."""
-    algorithm, task, lr = local.algorithm, local.task.functional(), cohort[0].lr
+    algorithm, lr = stack.local.algorithm, cohort[0].lr
     assert all(work.lr == lr for work in cohort), "the step size is the same for every client of a round"
-
-    def local_step(state: State, batch: Batch, step: Step) -> tuple[State, Tensor]:
-        g, aux = algorithm.grad(state, batch, task)
-        return algorithm.step(state, g, step), aux["loss"]
-
-    state = _stack([algorithm.start(down, work.state) for work in cohort])
-    losses = state["theta"].new_zeros(len(cohort))
-    ended: list[State] = []  # the last clients first
-    for index, batch in enumerate(_batches(local, plans, state["theta"])):
-        state = _retire(state, len(batch.y), ended)
-        state, loss = torch.func.vmap(partial(local_step, step=Step(index, lr)))(state, batch)
-        losses[: len(loss)] += loss
-    _retire(state, 0, ended)
-
+    stack.load([algorithm.start(down, work.state) for work in cohort])
+    ended = dict(stack.train(plans, lr))
     results = []
-    for work, plan, loss in zip(cohort, plans, losses.tolist(), strict=True):
-        own, steps = ended.pop(), len(plan)
-        uplink, kept = algorithm.finish(own, down, work.state, Done(steps, steps * lr))
+    for client, (work, loss) in enumerate(zip(cohort, stack.losses.tolist(), strict=False)):
+        steps = len(plans[client])
+        uplink, kept = algorithm.finish(ended[client], down, work.state, Done(steps, steps * lr))
         results.append(Result(uplink, kept, loss / steps))
     return results
-
-
-def _stack(states: list[State]) -> State:
-    """Entry [...] of m clients -> entry [m, ...]; what is one tensor for all of them is not copied."""
-
-    def join(tensors: list[Tensor]) -> Tensor:
-        first = tensors[0]
-        return first.expand(len(tensors), *first.shape) if all(t is first for t in tensors) else torch.stack(tensors)
-
-    return {name: join([state[name] for state in states]) for name in states[0]}
-
-
-def _retire(state: State, going: int, ended: list[State]) -> State:
-    """The stack of the first `going` clients; the others' states are appended to `ended`, from the last one on.
-
-    Copies, because what a client keeps between rounds must not hold the whole stack in memory.
-    """
-    count = len(state["theta"])
-    if going == count:
-        return state
-    ended += [{name: tensor[i].clone() for name, tensor in state.items()} for i in reversed(range(going, count))]
-    return {name: tensor[:going] for name, tensor in state.items()}
-
-
-def _filled(rows: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Indices [m, B] and weights [m, B] of m batches with at most B examples; the examples after them weigh 0."""
-    longest = max(len(r) for r in rows)
-    index = np.stack([np.pad(r, (0, longest - len(r)), mode="edge") for r in rows])
-    weight = np.stack([(np.arange(longest) < len(r)) / len(r) for r in rows])
-    return index, weight
-
-
-def _batches(local: Local, plans: list[Plan], like: Tensor) -> Iterator[Batch]:
-    """Step by step, the batches of the m clients that still have one: x [m, B, *shape], y and weight [m, B].
-
-    Indices and weights go to the device of `like` at once, weights in its dtype.
-    """
-    steps = [_filled([plan[t] for plan in plans if len(plan) > t]) for t in range(len(plans[0]))]
-    sizes = [index.size for index, _ in steps]
-    indices = torch.from_numpy(np.concatenate([index.ravel() for index, _ in steps])).to(like.device)
-    weights = torch.from_numpy(np.concatenate([weight.ravel() for _, weight in steps])).to(like.device, like.dtype)
-    for (index, _), flat, weight in zip(steps, indices.split(sizes), weights.split(sizes), strict=True):
-        x, y, _ = local.federation.pool.batch(flat)
-        yield Batch(x.unflatten(0, index.shape), y.view(index.shape), weight.view(index.shape))
