@@ -53,6 +53,13 @@ def _obtain(project: Project, options: argparse.Namespace) -> None:
     obtain(project, options.dataset)
 
 
+def _document(project: Project, options: argparse.Namespace) -> None:
+    from heterobench.data.page import write_pages
+
+    for path in write_pages(project, Path(options.output)):
+        print(path)
+
+
 def _prepare(project: Project, options: argparse.Namespace) -> None:
     from heterobench.data.prepare import prepare
 
@@ -168,6 +175,9 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = command("prepare", _prepare, "raw files to memory-mapped arrays")
     sub.add_argument("dataset")
+
+    sub = command("document", _document, "a page for each data set, from its parameter file")
+    sub.add_argument("--output", default="docs/datasets", help="folder of the pages")
 
     sub = command("partition", _partition, "draw and store partitions")
     sub.add_argument("dataset")

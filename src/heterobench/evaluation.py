@@ -3,6 +3,10 @@
 Selections: "last" is the model after the last round, "validation" the one of the best round on validation data,
 "oracle" the best round on the global test set (known from the record, shown only as a marked extra), "run" what
 belongs to the whole run.
+
+Metrics of one data set or partition only, beside those of every run: ``held_out_accuracy`` and
+``held_out_accuracy_worst`` where clients are held out; ``stage_accuracy_<k>`` of the stages of a stream;
+``test_accuracy_<attribute>_<value>`` of the domains of the data (`heterobench.opening`).
 """
 
 from __future__ import annotations
@@ -21,31 +25,41 @@ from heterobench import personal
 from heterobench.data.dataset import open_dataset
 from heterobench.federation import Federation, joined, sizes
 from heterobench.files import atomic
-from heterobench.metrics.clients import spread
+from heterobench.metrics.clients import held_out, spread
 from heterobench.metrics.target import cost_at, first_reached
+from heterobench.opening import Opened
 from heterobench.partition.store import open_partition
 from heterobench.records import record, saved_model
 from heterobench.resolve import Benchmark, Job
 from heterobench.task import Task
-from heterobench.training import classification, configure_torch, examples
+from heterobench.training import classification, configure_torch
 
 
 def test_metrics(task: Task, federation: Federation, theta: Tensor) -> dict[str, float]:
     """Scores of theta [P], or of personal models [clients, P], on the global test set and on clients' own tests.
 
-    For personal models the global scores are means over the clients' models.
+    For personal models the global scores are means over the clients' models. A client that is held out has no model
+    of its own, so that there those metrics are NaN; in no case does it count among the clients.
     """
+    count = sizes(federation.test)
+    held = np.zeros(len(count), bool) if federation.held_out is None else federation.held_out
     if theta.dim() == 2:
-        everywhere = [task.scores(t, federation.global_test.chunks()) for t in theta]
+        own = (theta[client] for client in np.flatnonzero(~held))
+        everywhere = [task.scores(model, federation.global_test.chunks()) for model in own]
         accuracy = personal.scores(task, federation.pool, theta, federation.test)["accuracy"]
-        test = {name: torch.cat([scores[name] for scores in everywhere]) for name in everywhere[0]}
+        test = {name: torch.stack([scores[name] for scores in everywhere]) for name in everywhere[0]}
     else:
         test = task.scores(theta, federation.global_test.chunks())
         accuracy = task.scores(theta, federation.pool.chunks(joined(federation.test)))["accuracy"]
+    accuracy = accuracy.cpu().numpy()
     result = {f"test_{name}": float(values.double().mean()) for name, values in test.items()}
-    return result | {
-        f"client_accuracy_{k}": v for k, v in spread(accuracy.cpu().numpy(), sizes(federation.test)).items()
-    }
+    for name, rows in federation.slices.items():
+        result[name] = float(test["accuracy"][..., torch.from_numpy(rows)].double().mean())
+    if held.any():
+        result |= held_out(accuracy, count, held, judged=theta.dim() == 1)
+    present = np.repeat(~held, count)
+    spreads = spread(accuracy[present], np.where(held, 0, count))
+    return result | {f"client_accuracy_{name}": value for name, value in spreads.items()}
 
 
 def model_rows(task: Task, federation: Federation, run: record.Record) -> Iterator[tuple[str, str, float]]:
@@ -86,11 +100,8 @@ def run_rows(run: record.Record, target: float | None, train_examples: int) -> I
         yield "oracle", "round", float(rounds[best]["round"])
 
 
-def _runs(job: Job, seeds: tuple[int, ...]) -> Iterator[tuple[int, record.Record]]:
-    for seed in seeds:
-        run = record.Record(job.project.run(job.benchmark, job.preset, job.scenario.name, job.arm.name, seed))
-        if run.finished:
-            yield seed, run
+def _run(job: Job, seed: int) -> record.Record:
+    return record.Record(job.project.run(job.benchmark, job.preset, job.scenario.name, job.arm.name, seed))
 
 
 def evaluate_scenario(benchmark: Benchmark, scenario: str, threads: int = 1) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -103,17 +114,17 @@ def evaluate_scenario(benchmark: Benchmark, scenario: str, threads: int = 1) -> 
     jobs = [benchmark.job(scenario, arm.name) for arm in benchmark.arms]
     dataset = open_dataset(benchmark.project, jobs[0].scenario.dataset)
     task = classification(jobs[0], dataset, "cpu")
-    pool, global_test = examples(dataset, "cpu")
+    opened = Opened(dataset)
     rows: list[dict[str, Any]] = []
     curves: list[dict[str, Any]] = []
-    federations = {}
-    for job in jobs:
-        for seed, run in _runs(job, benchmark.seeds):
-            if seed not in federations:
-                parts, _ = open_partition(benchmark.project, dataset.name, job.scenario.partition, seed)
-                federations[seed] = Federation(pool, parts.train, parts.validation, parts.test, global_test)
-            federation = federations[seed]
-            train_examples = int(sizes(federation.train).sum())
+    for seed in benchmark.seeds:  # the outer loop: what clients see may be an array of its own for each seed
+        runs = [(job, run) for job in jobs if (run := _run(job, seed)).finished]
+        if not runs:
+            continue
+        partition, _ = open_partition(benchmark.project, dataset.name, jobs[0].scenario.partition, seed)
+        federation = opened.federation(partition, seed)
+        train_examples = int(sizes(federation.train).sum())
+        for job, run in runs:
             key = {"scenario": scenario, "arm": job.arm.name, "seed": seed}
             found = [
                 *model_rows(task, federation, run),
@@ -126,6 +137,9 @@ def evaluate_scenario(benchmark: Benchmark, scenario: str, threads: int = 1) -> 
                 for row in run.rounds
                 for m, v in row["metrics"].items()
             ]
+    place = {job.arm.name: number for number, job in enumerate(jobs)}
+    for table in (rows, curves):
+        table.sort(key=lambda row: place[row["arm"]])
     columns = ["benchmark", "preset", "scenario", "arm", "seed", "run_id", "selection", "metric", "value"]
     return pd.DataFrame(rows)[columns], pd.DataFrame(curves)
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from heterobench import keyed
+from heterobench.data.transforms import normalisation
 from heterobench.partition.rows import Rows as Compressed
 from heterobench.task import CHUNK, Batch
 
@@ -28,15 +29,23 @@ def joined(rows: Rows) -> np.ndarray:
     return rows.indices.copy() if isinstance(rows, Compressed) else np.concatenate([np.asarray(o) for o in rows])
 
 
+def chosen(rows: Rows, wanted: np.ndarray) -> Rows:
+    """The examples of each client that are `wanted` (bool, one for each example of the pool), in their order."""
+    if isinstance(rows, Compressed):
+        kept = wanted[rows.indices]
+        return Compressed.from_assignment(rows.owner[kept], len(rows), rows.indices[kept])
+    return [own[wanted[own]] for own in map(np.asarray, rows)]
+
+
 RESIDENT = 512 * 2**20  # bytes of float inputs up to which normalised examples are kept instead of made per batch
 
 
 @dataclass(frozen=True)
 class Examples:
-    """Inputs x [n, *shape] (uint8, or already float) and classes y int64 [n], on one device.
+    """Inputs x [n, *shape] and classes y int64 [n], on one device.
 
-    An input of uint8 is seen by the model as ``(x / maximum - mean) / std``, channel by channel; `scale` and
-    `shift` [c, 1, 1] say the same as one multiplication and one addition.
+    Where there are `scale` and `shift` ([channels, 1, ...]), a model sees ``x * scale + shift`` as float32; else it
+    sees x as it is.
     """
 
     x: Tensor
@@ -45,14 +54,15 @@ class Examples:
     shift: Tensor | None = None
 
     @classmethod
-    def images(cls, x: np.ndarray, y: np.ndarray, mean, std, maximum: float, device="cpu") -> Examples:
-        mean, std = (torch.tensor(v, dtype=torch.float32).reshape(-1, 1, 1) for v in (mean, std))
-        scale, shift = (1 / (maximum * std)).to(device), (-mean / std).to(device)
+    def normalised(cls, x: np.ndarray, y: np.ndarray, mean, std, maximum: float | None = None, device="cpu"):
+        """Inputs that are seen as ``(x / maximum - mean) / std``, channel by channel; as they are without mean."""
+        y = torch.from_numpy(np.array(y, dtype=np.int64)).to(device)
         x = torch.from_numpy(np.array(x)).to(device)
-        examples = cls(x, torch.from_numpy(np.array(y, dtype=np.int64)).to(device), scale, shift)
-        if x.numel() * 4 <= RESIDENT:
-            return cls(examples._seen(x), examples.y)
-        return examples
+        if not len(mean):
+            return cls(x, y)
+        scale, shift = (torch.from_numpy(v).to(device) for v in normalisation(mean, std, maximum, x.dim() - 1))
+        examples = cls(x, y, scale, shift)
+        return cls(examples._seen(x), y) if x.numel() * 4 <= RESIDENT else examples
 
     def __len__(self) -> int:
         return len(self.y)
@@ -73,13 +83,23 @@ class Examples:
 
 @dataclass(frozen=True)
 class Federation:
-    """Clients' examples (`pool`, of which each client holds rows) and the global test set."""
+    """Clients' examples (`pool`, of which each client holds rows) and the global test set.
+
+    train: what clients learn from, with labels; unlabelled: what they hold for training without knowing its label.
+    stage: int, for each example of the pool, where a run goes through stages (a task stream). held_out: bool
+    [clients], who never trains and is only tested. slices: name of a metric -> indices of those examples of the global
+    test set on which it is the accuracy.
+    """
 
     pool: Examples
     train: Rows
     validation: Rows
     test: Rows
     global_test: Examples
+    unlabelled: Rows | None = None
+    stage: np.ndarray | None = None
+    held_out: np.ndarray | None = None
+    slices: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def __len__(self) -> int:
         """Number of clients, those without training examples included."""
@@ -97,13 +117,39 @@ class Federation:
         """All clients' validation examples, one client after the other."""
         return joined(self.validation)
 
+    @property
+    def stages(self) -> tuple[Federation, ...]:
+        """One federation for each stage, which has only that stage's examples to train on; this one without stages."""
+        return (self,) if self.stage is None else self._by_stage
+
+    @cached_property
+    def _by_stage(self) -> tuple[Federation, ...]:
+        def only(rows: Rows | None, number: int) -> Rows | None:
+            return None if rows is None else chosen(rows, self.stage == number)
+
+        return tuple(
+            replace(self, train=only(self.train, number), unlabelled=only(self.unlabelled, number), stage=None)
+            for number in range(int(self.stage.max()) + 1)
+        )
+
+    def at(self, round: int, rounds: int) -> Federation:
+        """What clients train on in round `round` (from 0) of a run of `rounds` rounds.
+
+        S stages are equal consecutive parts of the run: round r is in stage floor(r S / rounds).
+        """
+        return self if self.stage is None else self._by_stage[round * len(self._by_stage) // rounds]
+
     def pooled(self) -> Federation:
-        """The same data in the hands of one client (for training; evaluation rows are joined as well)."""
+        """The same data in the hands of one client (for training; evaluation rows are joined as well).
 
-        def join(rows: Rows) -> list[np.ndarray]:
-            return [np.sort(joined(rows))]
+        Labels, stages and what is unlabelled stay what they are: pooling brings nothing to light and nothing forward.
+        """
 
-        return Federation(self.pool, join(self.train), join(self.validation), join(self.test), self.global_test)
+        def join(rows: Rows | None) -> list[np.ndarray] | None:
+            return None if rows is None else [np.sort(joined(rows))]
+
+        rows = {name: join(getattr(self, name)) for name in ("train", "validation", "test", "unlabelled")}
+        return replace(self, **rows, held_out=None)
 
 
 def batches(seed: int, round: int, client: int, rows: np.ndarray, epochs: int, size: int) -> list[np.ndarray]:

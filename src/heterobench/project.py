@@ -57,6 +57,10 @@ class Project:
     def benchmark(self, benchmark: str, preset: str) -> Path:
         return self.results / benchmark / preset
 
+    def scores(self, kind: str, benchmark: str, preset: str) -> Path:
+        """Small files that DVC compares between git revisions; `kind`: metrics or curves, as dvc.yaml lists them."""
+        return self.root / "scores" / kind / benchmark / preset
+
     def runs(self, benchmark: str, preset: str, scenario: str, arm: str) -> Path:
         return self.benchmark(benchmark, preset) / "runs" / scenario / arm
 

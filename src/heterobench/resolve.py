@@ -10,7 +10,7 @@ from itertools import product
 from typing import Any
 
 from heterobench import models, registry
-from heterobench.config.reading import check_name, load, names, read_yaml, shown
+from heterobench.config.reading import load, names, read_yaml, shown
 from heterobench.config.schema import (
     AlgorithmFile,
     ArmEntry,
@@ -25,9 +25,10 @@ from heterobench.config.schema import (
     ScheduleFile,
 )
 from heterobench.config.strict import build, nearest
+from heterobench.data.schema import DatasetFile
 from heterobench.errors import ConfigurationError
 from heterobench.files import digest
-from heterobench.partition import schemes
+from heterobench.partition import changes, schemes
 from heterobench.project import Project
 
 
@@ -202,11 +203,15 @@ def resolve_arm(files: dict[str, AlgorithmFile], entry: ArmEntry, where: str) ->
 
 def scenario(project: Project, parts: dict[str, str], budget: dict, settings: dict, target: float | None, where: str):
     """One scenario from the names of its parts, each of them checked."""
-    check_name(project, "datasets", parts["dataset"], where)
+    data = load(project, "datasets", parts["dataset"], DatasetFile, where)
     partition = load(project, "partitions", parts["partition"], PartitionFile, where)
-    schemes.check(partition, f"params/partitions/{parts['partition']}.yaml")
+    file = f"params/partitions/{parts['partition']}.yaml"
+    schemes.check(partition, file, data.attributes)
+    changes.check(partition, file)
     model = load(project, "models", parts["model"], ModelFile, where)
     models.check(model, f"params/models/{parts['model']}.yaml")
+    pair = f"params/models/{parts['model']}.yaml on params/datasets/{parts['dataset']}.yaml"
+    models.check_inputs(model, data.kind, data.shape, f"{where}: {pair}")
     return Scenario(
         **parts,
         partition_file=partition,

@@ -13,14 +13,17 @@ from torch.nn import functional
 
 from heterobench import keyed
 from heterobench.chain import Chain
+from heterobench.frozen import Frozen
 
 CHUNK = 1024  # examples evaluated at once: fixed, so that the bits of a score never depend on the machine's memory
 
-SMALL = 2**16  # parameters up to which the CPU judges several clients' models faster together than one by one
+SMALL = 2**16  # parameters up to which the CPU judges several clients' models faster together than one by one, ...
+
+LINEAR = (nn.Sequential, nn.Flatten, nn.Linear, nn.ReLU, Frozen)  # ... in nets of nothing but these
 
 
 class Batch(NamedTuple):
-    """x: float [B, *shape], normalised; y: int64 [B], classes; weight: float [B] with sum 1, or None for 1/B each.
+    """x: float [B, *shape], normalised, or tokens, uint8; y: int64 [B]; weight: float [B], sum 1, or None for 1/B each.
 
     Weights are for executors that fill up batches of unequal size: what only fills up has weight 0.
     """
@@ -93,8 +96,8 @@ class Classification:
         self._parts: list[Tensor] = []
         self._chains: dict[tuple[int, ...], Chain | None] = {}
         self.device = torch.device(device)
-        convolutions = any(isinstance(module, nn.Conv2d) for module in self._net.modules())
-        if self.device.type == "cpu" and (convolutions or sum(self.layout.sizes) > SMALL):
+        linear = all(isinstance(module, LINEAR) for module in self._net.modules())
+        if self.device.type == "cpu" and (not linear or sum(self.layout.sizes) > SMALL):
             self.scores_many = None  # measured: one call per client is faster
 
     def init(self, seed: int) -> Tensor:

@@ -28,8 +28,9 @@ from heterobench.engine import checkpoint
 from heterobench.engine.synchronous import RunState, Setting, advance, begin
 from heterobench.errors import RunError
 from heterobench.executor import distributed
-from heterobench.federation import Examples, Federation
+from heterobench.federation import Federation
 from heterobench.files import file_digest, write_json
+from heterobench.opening import Opened
 from heterobench.partition.store import open_partition
 from heterobench.records import record, saved_model
 from heterobench.records.provenance import provenance, training_code
@@ -61,15 +62,6 @@ def classification(job: Job, dataset: Dataset, device: str, precision: str = "fl
     return Classification(lambda: models.build(file, dataset.shape, len(dataset.classes), where), device, precision)
 
 
-def examples(dataset: Dataset, device: str) -> tuple[Examples, Examples]:
-    """Official training and test examples of a data set, on a device."""
-
-    def on_device(x, y) -> Examples:
-        return Examples.images(x, y, dataset.mean, dataset.std, dataset.maximum, device)
-
-    return on_device(dataset.train_x, dataset.train_y), on_device(dataset.test_x, dataset.test_y)
-
-
 def thetas(setting: Setting, state: RunState, clients: int) -> Tensor:
     """What is evaluated and saved: the global model [P], or the personal ones [clients, P]."""
     algorithm = setting.algorithm
@@ -81,6 +73,7 @@ def thetas(setting: Setting, state: RunState, clients: int) -> Tensor:
 def evaluate(task: Task, federation: Federation, theta: Tensor) -> dict[str, float]:
     """Scores after a round: mean over all clients' validation examples, and over the global test set.
 
+    In a stream both cover all stages in every round, past or to come: only so do scores of different rounds compare.
     With personal models each client's validation examples are judged by its own model, and there is no global test.
     """
     result = {}
@@ -172,7 +165,7 @@ def run(job: Job, seed: int, config: Config, dataset: Dataset, task: Classificat
         )
     stacked = config.executor == "vmap"  # another order of sums, so other bits; loop and workers have the same
     configuration = job.configuration() | {
-        "inputs": {"form": dataset.manifest["form"], "maximum": dataset.maximum}
+        "inputs": {"form": dataset.manifest["form"], "kind": dataset.kind, "maximum": dataset.maximum}
         | {"mean": list(dataset.mean), "std": list(dataset.std)},
         "compute": {"device": device.partition(":")[0], "threads": config.threads, "stacked": stacked}
         | {"precision": config.precision},
@@ -190,8 +183,7 @@ def run(job: Job, seed: int, config: Config, dataset: Dataset, task: Classificat
     folder = job.project.run(job.benchmark, job.preset, job.scenario.name, job.arm.name, seed)
     with opened(folder, config_of_run) as recorder:
         if not distributed.agreed(recorder.finished):
-            pool, global_test = examples(dataset, device)
-            federation = Federation(pool, partition.train, partition.validation, partition.test, global_test)
+            federation = Opened(dataset, device).federation(partition, seed)
             algorithm = registry.algorithm(job.arm.algorithm).make(job.hyperparameters)
             scenario, about = job.scenario, provenance(job.project.root, device)
             executor = executors.make(config.executor, config.workers, device)

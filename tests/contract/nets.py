@@ -28,7 +28,7 @@ def federation(sizes=(9, 5, 12, 7), seed=3, dtype: torch.dtype = torch.float32, 
     y = rng.integers(0, 3, n)
     x = np.clip(rng.normal(80 + 40 * y[:, None], 40, (n, side**2)), 0, 255)
     x = x.astype(np.uint8).reshape(n, 1, side, side)
-    pool = Examples.images(x, y, [0.5], [0.25], 255)
+    pool = Examples.normalised(x, y, [0.5], [0.25], 255)
     pool = Examples(pool.x.to(dtype), pool.y)
     rows = np.split(np.arange(n), np.cumsum(sizes)[:-1])
     cut = [len(row) - len(row) // 5 for row in rows]

@@ -258,9 +258,9 @@ def test_normalised_examples_are_the_same_kept_or_made_per_batch(monkeypatch):
     rng = np.random.default_rng(0)
     x, y = rng.integers(0, 256, (9, 3, 4, 4), dtype=np.uint8), rng.integers(0, 5, 9)
     mean, std = [0.1, 0.5, 0.7], [0.2, 0.3, 0.4]
-    kept = federation.Examples.images(x, y, mean, std, 255)
+    kept = federation.Examples.normalised(x, y, mean, std, 255)
     monkeypatch.setattr(federation, "RESIDENT", 0)
-    made = federation.Examples.images(x, y, mean, std, 255)
+    made = federation.Examples.normalised(x, y, mean, std, 255)
     assert kept.x.dtype == torch.float32
     assert made.x.dtype == torch.uint8
     index = np.array([3, 0, 8, 3])
@@ -859,7 +859,9 @@ def test_code_counts_for_everything_that_imports_it(copy):
         ("executor/local.py", "steps * work.lr", "work.lr"),
         ("engine/synchronous.py", "round=round + 1", "round=round + 2"),
         ("task.py", "argmax(1)", "argmin(1)"),
-        ("federation.py", "1 / (maximum", "2 / (maximum"),
+        ("federation.py", "// rounds", "// (rounds + 1)"),
+        ("opening.py", "% stages", "% (stages + 1)"),
+        ("data/transforms.py", "1 / (", "2 / ("),
     ],
 )
 def test_code_of_the_engine_counts_for_every_run(copy, module, old, new):

@@ -15,12 +15,14 @@ from heterobench import keyed
 from heterobench.config.reading import load as load_file
 from heterobench.config.reading import names
 from heterobench.config.schema import PartitionFile
+from heterobench.data.schema import load_dataset_file
 from heterobench.errors import PartitionError
 from heterobench.partition import heterogeneity, store
+from heterobench.partition.changes import CHANGES
 from heterobench.partition.partition import Partition, draw
 from heterobench.partition.picture import draw_picture
 from heterobench.partition.rows import Rows
-from heterobench.partition.schemes import check
+from heterobench.partition.schemes import SCHEMES, Columns, check
 from heterobench.partition.split import part_sizes, split
 from heterobench.project import Project
 
@@ -146,7 +148,7 @@ def test_hash_ignores_how_the_content_is_held():
 
 def test_assignment_and_split_are_drawn_with_their_own_keys():
     scheme, options = check(FILE, "test")
-    owner = scheme.assign(LABELS, 7, options, keyed.generator(3, "partition"), 2)
+    owner = scheme.assign(Columns(LABELS), 7, options, keyed.generator(3, "partition"), 2)
     expected = split(owner, 7, 0.1, 0.1, keyed.generator(3, "client split"))
     assert Partition(*expected).hash == draw(FILE, LABELS, 3).hash
 
@@ -218,6 +220,61 @@ def test_label_counts_by_a_plain_loop():
             for example in row:
                 expected[client, LABELS[example]] += 1
     assert np.array_equal(heterogeneity.label_counts(found, LABELS, 10), expected)
+
+
+def client_of(partition, examples):
+    """The client of each example, by a plain loop; -1 for nobody."""
+    owner = np.full(examples, -1)
+    for part in partition.parts:
+        for client, row in enumerate(part):
+            owner[row] = client
+    return owner
+
+
+def naive_feature_distance(owner, x, clients):
+    x = x.reshape(len(x), -1).astype(float)
+    held = x[owner >= 0]
+    varies = held.std(0) > 0
+    standard = (x - held.mean(0))[:, varies] / held.std(0)[varies]
+    means = [standard[owner == client].mean(0) if np.any(owner == client) else [0.0] for client in range(clients)]
+    return [np.sqrt(np.mean(np.square(mean))) for mean in means]
+
+
+@pytest.mark.parametrize("block", [1, 37, 400, 2**21])
+def test_feature_distance_by_a_plain_loop(monkeypatch, block):
+    """However much is held at once: with empty clients, examples of nobody, constant features and large offsets."""
+    monkeypatch.setattr(heterogeneity, "BLOCK", block)
+    generator = np.random.default_rng(0)
+    where = generator.choice([-1, 0, 1, 2, 3, 9], 300, p=[0.1, 0.5, 0.2, 0.1, 0.05, 0.05])
+    file = PartitionFile(title="", scheme="natural-key", clients=None, options={"key": "where"})
+    found = draw(file, LABELS[:300], 0, attributes={"where": where})
+    split_up = Partition(*(Rows(np.concatenate([[0], part.offsets]), part.indices) for part in found.parts))
+    x = generator.normal(size=(300, 2, 3)) + where[:, None, None] * 0.3 + 1000
+    x[:, 0, 1] = 7
+    owner = client_of(split_up, 300)
+    assert heterogeneity.feature_distance(split_up, x) == pytest.approx(naive_feature_distance(owner, x, 6))
+    bytes_ = generator.integers(0, 256, (300, 4), np.uint8)
+    expected = naive_feature_distance(owner, bytes_, 6)
+    assert heterogeneity.feature_distance(split_up, bytes_) == pytest.approx(expected)
+    assert heterogeneity.feature_distance(split_up, bytes_ * np.float32(0.1) - 3) == pytest.approx(expected, rel=1e-4)
+
+
+def test_feature_distance_is_the_variance_between_clients():
+    """One class a client, one value a class: all variance is between; without variance there is no distance."""
+    file = PartitionFile(title="", scheme="k-classes", clients=10, options={"classes_per_client": 1})
+    found = draw(file, LABELS, 0)
+    shares = found.sizes / found.sizes.sum()
+    assert shares @ heterogeneity.feature_distance(found, LABELS[:, None] ** 2) ** 2 == pytest.approx(1)
+    assert heterogeneity.feature_distance(found, np.full((600, 3), 0.1)).tolist() == [0] * 10
+
+
+def test_feature_distance_that_chance_makes():
+    """IID: the mean of a random subset of n_i of n has variance (n - n_i) / (n_i (n - 1)) population variances."""
+    file, draws = PartitionFile(title="", scheme="iid", clients=4), 400
+    x = np.random.default_rng(1).exponential(size=(60, 5))
+    squares = np.array([heterogeneity.feature_distance(draw(file, LABELS[:60], s), x) ** 2 for s in range(draws)])
+    expected = (60 - 15) / (15 * 59)
+    assert abs(squares.mean() - expected) < 5 * squares.mean(1).std() / np.sqrt(draws)
 
 
 # storage
@@ -315,15 +372,42 @@ def test_errors_say_which_partition_of_what(project):
 # the partitions of this repository
 
 
-@pytest.mark.parametrize("name", names(REPOSITORY, "partitions"))
+FILES = {name: load_file(REPOSITORY, "partitions", name, PartitionFile) for name in names(REPOSITORY, "partitions")}
+
+
+@pytest.mark.parametrize("name", FILES)
 def test_every_partition_file_can_be_drawn_from_digits(name):
     from sklearn.datasets import load_digits
 
-    file = load_file(REPOSITORY, "partitions", name, PartitionFile)
+    file = FILES[name]
     labels = load_digits().target[:1437]
+    attributes = {}
+    if key := file.options.get("key"):
+        attributes[key] = np.arange(1437) % max(file.clients or 4, 4)
     for seed in range(5):
-        assert draw(file, labels, seed, name).sizes.min() >= file.minimum
+        assert draw(file, labels, seed, name, attributes).sizes.min() >= file.minimum
     assert file.reference
+    assert file.title
+
+
+def test_every_scheme_and_change_has_a_partition_file():
+    assert {file.scheme for file in FILES.values()} == set(SCHEMES)
+    assert {entry.change for file in FILES.values() for entry in file.changes} == set(CHANGES)
+    titles = [file.title for file in FILES.values()]
+    assert len(set(titles)) == len(titles)
+
+
+@pytest.mark.parametrize("name", [name for name, file in FILES.items() if "key" in file.options])
+def test_natural_partitions_name_an_attribute_of_a_data_set(name):
+    key = FILES[name].options["key"]
+    uses = {
+        attribute.use
+        for dataset in names(REPOSITORY, "datasets")
+        for attribute_name, attribute in load_dataset_file(REPOSITORY, dataset).attributes.items()
+        if attribute_name == key
+    }
+    assert uses
+    assert ("domain" in uses) == FILES[name].scheme.startswith("domain")
 
 
 # pictures
@@ -340,3 +424,19 @@ def test_pictures_are_deterministic_vector_graphics(tmp_path, shape):
     assert b"<svg" in content
     assert content.count(b"<image") == (shape == (40, 100))  # a colour bar is the one thing with pixels
     assert b"<dc:date>" not in content
+
+
+@pytest.mark.parametrize(("clients", "stages"), [(10, 8), (60, 5)])
+def test_pictures_of_what_else_clients_differ_in(tmp_path, clients, stages):
+    generator = np.random.default_rng(0)
+    staged = generator.integers(0, 9, (clients, stages, 4))
+    beside = {"label noise": generator.random(clients), "rotation": generator.uniform(-30, 30, clients)}
+    shown = {"beside": beside, "held_out": np.arange(clients) == 2, "stages": staged}
+    plain, full, again = (tmp_path / f"{name}.svg" for name in ("plain", "full", "again"))
+    draw_picture(staged.sum(1), "a title", plain)
+    draw_picture(staged.sum(1), "a title", full, **shown)
+    draw_picture(staged.sum(1), "a title", again, **shown)
+    assert full.read_bytes() == again.read_bytes() != plain.read_bytes()
+    text = full.read_text()
+    for words in ("label noise", "rotation", "held out"):
+        assert words in text

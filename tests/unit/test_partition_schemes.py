@@ -1,6 +1,7 @@
 """Every scheme is a partition and is the one that its name says."""
 
 import time
+import unittest.mock
 
 import numpy as np
 import pytest
@@ -10,47 +11,13 @@ from hypothesis import strategies as st
 from heterobench import keyed
 from heterobench.config.schema import PartitionFile
 from heterobench.errors import ConfigurationError, PartitionError
-from heterobench.partition import schemes
 from heterobench.partition.partition import draw
-from heterobench.partition.schemes import SCHEMES, check
+from heterobench.partition.schemes import SCHEMES, Columns, by_class, check, drawing, registry
+from partitioning import OPTIONS, assign, balanced, counts, file, niid_bench
 
-OPTIONS = {
-    "iid": {},
-    "dirichlet-by-class": {"alpha": 0.5},
-    "shards": {"shards_per_client": 2},
-    "k-classes": {"classes_per_client": 2},
-    "quantity-dirichlet": {"alpha": 0.5},
-}
 every_scheme = pytest.mark.parametrize("scheme", sorted(SCHEMES))
-
-
-def file(scheme, clients, minimum=0, validation=0.1, test=0.1, **options):
-    return PartitionFile(
-        title="a test",
-        scheme=scheme,
-        clients=clients,
-        minimum=minimum,
-        validation=validation,
-        test=test,
-        options=OPTIONS[scheme] | options,
-    )
-
-
-def assign(scheme, labels, clients, seed=0, minimum=0, **options):
-    found, checked = check(file(scheme, clients, **options), "test")
-    return found.assign(np.asarray(labels), clients, checked, keyed.generator(seed, "test"), minimum)
-
-
-def counts(owner, labels, clients):
-    """[clients, classes], by a plain loop."""
-    table = np.zeros((clients, max(labels) + 1), int)
-    for client, label in zip(owner, labels, strict=True):
-        table[client, label] += 1
-    return table
-
-
-def balanced(classes, each):
-    return np.random.default_rng(7).permutation(np.repeat(np.arange(classes), each))
+every_plain_scheme = pytest.mark.parametrize("scheme", sorted(n for n, s in SCHEMES.items() if not s.natural))
+every_whole_scheme = pytest.mark.parametrize("scheme", sorted(n for n, s in SCHEMES.items() if not s.drops))
 
 
 def test_every_scheme_is_tested():
@@ -58,25 +25,37 @@ def test_every_scheme_is_tested():
 
 
 @every_scheme
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(
-    labels=st.lists(st.integers(0, 5), min_size=1, max_size=120),
+    examples=st.lists(st.tuples(st.integers(0, 5), st.integers(-1, 4)), min_size=1, max_size=120),
     clients=st.integers(1, 12),
     minimum=st.integers(0, 4),
     validation=st.sampled_from([0.0, 0.1, 0.5]),
     test=st.sampled_from([0.0, 0.1, 0.49]),
     seed=st.integers(0, 2**40),
 )
-def test_is_a_partition(scheme, labels, clients, minimum, validation, test, seed):
+def test_is_a_partition(scheme, examples, clients, minimum, validation, test, seed):
     """No example is lost or doubled, nobody is below the minimum, whoever holds anything can train."""
-    labels = np.array(labels)
+    labels, person = np.array(examples).T
+    natural, known = SCHEMES[scheme].natural, set(person[person >= 0].tolist())
+    few = unittest.mock.patch.object(drawing, "MOST_DRAWS", 30)  # what is hopeless is given up earlier
     try:
-        found = draw(file(scheme, clients, minimum, validation, test), labels, seed)
+        with few:
+            asked = file(scheme, None if natural else clients, minimum, validation, test)
+            found = draw(asked, labels, seed, attributes={"person": person})
     except PartitionError:
         return  # there is none; which requests must succeed is tested below
     together = np.concatenate([part.indices for part in found.parts])
-    assert sorted(together.tolist()) == list(range(len(labels)))
-    assert found.clients == clients
+    if natural:
+        expected = np.flatnonzero(person >= 0)
+        assert found.clients == len(known) * (1 if scheme == "natural-key" else 2)
+    else:
+        expected = np.arange(len(labels))
+        assert found.clients == clients
+    if scheme == "long-tail-dirichlet":
+        assert len(set(together.tolist())) == len(together) <= len(labels)
+    else:
+        assert sorted(together.tolist()) == expected.tolist()
     assert found.sizes.min() >= minimum
     assert np.array_equal(found.train.sizes > 0, found.sizes > 0)
     for part in found.parts:
@@ -85,17 +64,31 @@ def test_is_a_partition(scheme, labels, clients, minimum, validation, test, seed
 
 @every_scheme
 def test_is_a_function_of_its_seed(scheme):
-    labels = balanced(10, 50)
-    first, again, other = (draw(file(scheme, 10), labels, seed) for seed in (3, 3, 4))
+    labels, clients = balanced(10, 50), None if SCHEMES[scheme].natural else 10
+    person = {"person": np.arange(500) % 5}
+    first, again, other = (draw(file(scheme, clients), labels, seed, attributes=person) for seed in (3, 3, 4))
     assert first.hash == again.hash != other.hash
     np.random.seed(0)  # a draw from the global generator would show here
-    assert draw(file(scheme, 10), labels, 3).hash == first.hash
+    assert draw(file(scheme, clients), labels, 3, attributes=person).hash == first.hash
 
 
-@every_scheme
+@every_whole_scheme
 def test_one_client_holds_everything(scheme):
     options = {"classes_per_client": 4} if scheme == "k-classes" else {}
     assert assign(scheme, balanced(4, 5), 1, **options).tolist() == [0] * 20
+
+
+def test_only_schemes_that_say_so_may_leave_examples_to_nobody(monkeypatch):
+    def careless(columns, clients, options, generator, minimum):
+        return np.where(np.arange(len(columns)) < 3, -1, 0).astype(np.int32)
+
+    for drops in (False, True):
+        monkeypatch.setitem(SCHEMES, "iid", registry.Scheme("iid", registry.NoOptions, careless, drops=drops))
+        if drops:
+            assert draw(file("iid", 2), balanced(2, 5), 0).sizes.tolist() == [7, 0]
+        else:
+            with pytest.raises(PartitionError, match="'iid' left 3 examples to nobody"):
+                draw(file("iid", 2), balanced(2, 5), 0)
 
 
 @every_scheme
@@ -105,7 +98,7 @@ def test_wrong_labels_are_refused(scheme, labels):
         draw(file(scheme, 2), np.array(labels), 0)
 
 
-@every_scheme
+@every_plain_scheme
 def test_an_impossible_minimum_ends_with_a_clear_error(scheme):
     start = time.process_time()
     with pytest.raises(PartitionError, match=rf"{scheme}.*minimum|{scheme}.*at least 21"):
@@ -120,7 +113,7 @@ def test_an_unlikely_minimum_ends_too(scheme, skew):
     for part in (
         scheme,
         f"alpha={skew}",
-        f"{schemes.MOST_DRAWS} draws",
+        f"{drawing.MOST_DRAWS} draws",
         "minimum of 9",
         "smallest client",
         "lower",
@@ -196,22 +189,6 @@ def test_k_classes_never_loses_a_class():
         assign("k-classes", balanced(10, 2), 30)
 
 
-def niid_bench(labels, clients, alpha, minimum, generator):
-    """The procedure of arXiv 2102.02079 with lists and loops, as an oracle: sizes [classes][clients]."""
-    classes = sorted(set(labels.tolist()))
-    while True:
-        held, table = [0] * clients, []
-        for label in classes:
-            size = int((labels == label).sum())
-            p = generator.dirichlet([alpha] * clients)
-            p = [p[i] if held[i] < len(labels) / clients else 0.0 for i in range(clients)]
-            cuts = [0, *(int(np.floor(sum(p[: i + 1]) / sum(p) * size)) for i in range(clients - 1)), size]
-            table.append([cuts[i + 1] - cuts[i] for i in range(clients)])
-            held = [held[i] + table[-1][i] for i in range(clients)]
-        if min(held) >= minimum:
-            return table
-
-
 @pytest.mark.parametrize("alpha", [0.1, 0.5, 5.0])
 @pytest.mark.parametrize("clients", [2, 6])
 def test_dirichlet_by_class_is_the_reference_procedure(alpha, clients):
@@ -256,7 +233,7 @@ def test_dirichlet_with_large_alpha_is_nearly_uniform():
 @pytest.mark.parametrize("alpha", [1e-300, 1e-5, 1e-2, 1e8])
 def test_extreme_concentrations_lose_nothing(alpha):
     labels = balanced(10, 30)
-    for scheme in ("dirichlet-by-class", "quantity-dirichlet"):
+    for scheme in ("dirichlet-by-class", "quantity-dirichlet", "dirichlet-by-client", "dirichlet-inner"):
         owner = assign(scheme, labels, 3, alpha=alpha)
         assert owner.min() >= 0
         assert owner.max() < 3
@@ -282,8 +259,8 @@ def test_when_every_client_with_room_draws_zero_it_is_drawn_again():
         def permutation(self, n):
             return self.generator.permutation(n)
 
-    labels, options = balanced(4, 10), schemes.DirichletByClass(alpha=1.0)
-    owner = schemes.dirichlet_by_class(labels, 4, options, Underflow(), 0)
+    labels, options = balanced(4, 10), by_class.DirichletByClass(alpha=1.0)
+    owner = by_class.dirichlet_by_class(Columns(labels), 4, options, Underflow(), 0)
     assert counts(owner, labels, 4).sum() == 40
 
 
@@ -313,4 +290,4 @@ def test_mistakes_in_a_file_name_the_key_and_the_nearest_word():
     with pytest.raises(ConfigurationError, match="unknown key 'alpha'"):
         check(PartitionFile(title="", scheme="iid", clients=2, options={"alpha": 1}), "a.yaml")
     with pytest.raises(ValueError, match="two schemes"):
-        schemes.scheme("iid", schemes.NoOptions)(lambda: None)
+        registry.scheme("iid", registry.NoOptions)(lambda: None)

@@ -1,55 +1,21 @@
 """Raw files through DVC: pushed, deleted, pulled, damaged, in a small project of its own."""
 
-import os
+import configparser
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
-from ruamel.yaml import YAML
 
 from heterobench.data.fetch import MIRROR
 from heterobench.data.prepare import prepare
-from heterobench.data.versioned import default_remote, environment, obtain
+from heterobench.data.versioned import default_remote, obtain
 from heterobench.errors import ConfigurationError, DataError
 from heterobench.project import Project
-
-REPOSITORY = Path(__file__).resolve().parents[2]
-
-
-def dvc(project: Project, *arguments: str) -> subprocess.CompletedProcess:
-    """Run DVC as a user would."""
-    command = [sys.executable, "-m", "dvc", *arguments]
-    return subprocess.run(command, cwd=project.root, env=environment(), text=True, capture_output=True)
-
-
-def make_project(root: Path, name: str) -> Project:
-    """A clone of the repository as far as one data set is concerned, with its entry in dvc.lock."""
-    for path in ("params/config.yaml", f"params/datasets/{name}.yaml", ".gitignore", ".dvcignore"):
-        (root / path).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(REPOSITORY / path, root / path)
-    (root / ".dvc").mkdir()
-    for path in ("config", ".gitignore"):
-        shutil.copy(REPOSITORY / ".dvc" / path, root / ".dvc" / path)
-    yaml = YAML()
-    for path in ("dvc.yaml", "dvc.lock"):
-        content = yaml.load(REPOSITORY / path)
-        content["stages"] = {stage: entry for stage, entry in content["stages"].items() if stage == f"fetch-{name}"}
-        yaml.dump(content, root / path)
-    subprocess.run(["git", "init", "-q", "."], cwd=root, check=True)
-    subprocess.run(["git", "add", "-A"], cwd=root, check=True)
-    return Project(root)
+from raw_files import REPOSITORY, contents, dvc, flip, forget, git_changes, isolate, make_project, rot, set_remote
 
 
 @pytest.fixture
-def home(tmp_path, monkeypatch) -> Path:
-    """No settings of the user's DVC, and no mirror, reach a test."""
-    monkeypatch.setenv("DVC_GLOBAL_CONFIG_DIR", str(tmp_path / "dvc-user"))
-    monkeypatch.setenv("DVC_SYSTEM_CONFIG_DIR", str(tmp_path / "dvc-system"))
-    monkeypatch.setenv("DVC_SITE_CACHE_DIR", str(tmp_path / "dvc-site"))
-    monkeypatch.delenv(MIRROR, raising=False)
-    monkeypatch.delenv("HETEROBENCH_ROOT", raising=False)
+def home(tmp_path, monkeypatch):
+    isolate(monkeypatch, tmp_path)
     return tmp_path
 
 
@@ -58,38 +24,7 @@ def project(home) -> Project:
     return make_project(home / "project", "digits")
 
 
-def add_remote(project: Project, folder: Path, verify: bool = True) -> None:
-    assert dvc(project, "remote", "add", "--local", "--default", "store", str(folder)).returncode == 0
-    if verify:
-        assert dvc(project, "remote", "modify", "--local", "store", "verify", "true").returncode == 0
-
-
-def contents(project: Project) -> dict[str, bytes]:
-    folder = project.raw("digits")
-    return {path.name: path.read_bytes() for path in folder.iterdir()} if folder.is_dir() else {}
-
-
-def forget(project: Project) -> None:
-    shutil.rmtree(project.root / "data")
-    shutil.rmtree(project.root / ".dvc" / "cache")
-
-
-def flip(path: Path) -> None:
-    os.chmod(path, 0o644)  # DVC protects what it stores
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
-
-
-def git_changes(project: Project) -> str:
-    command = ["git", "status", "--short", "--untracked-files=all"]
-    listing = subprocess.run(command, cwd=project.root, text=True, capture_output=True, check=True).stdout
-    return "".join(line for line in listing.splitlines(True) if not line.startswith("A  "))
-
-
 def test_settings():
-    import configparser
-
     config = configparser.ConfigParser()
     config.read(REPOSITORY / ".dvc" / "config")
     assert dict(config["core"]) == {"analytics": "false", "check_update": "false", "autostage": "false"}
@@ -100,24 +35,24 @@ def test_push_forget_pull_and_a_damaged_remote(project, home, capfd):
     # Without a remote the stage runs; the outputs are those that dvc.lock records.
     assert default_remote(project) is None
     source = obtain(project, "digits")
-    first = contents(project)
+    first = contents(project, "digits")
     assert source.name in first
     assert set(first) == {"digits.csv.gz", "source.json"}
     assert git_changes(project) == ""
-    assert "Running stage 'fetch-digits'" in capfd.readouterr().err
+    assert "Running stage 'fetch@digits'" in capfd.readouterr().err
 
     # The local cache restores deleted data without running the stage.
     shutil.rmtree(project.root / "data")
     obtain(project, "digits")
-    assert contents(project) == first
+    assert contents(project, "digits") == first
     assert "Running stage" not in capfd.readouterr().err
 
     # Push, delete data and cache, pull: same files, and the stage does not run.
-    add_remote(project, home / "store")
+    set_remote(project, str(home / "store"))
     assert dvc(project, "push").returncode == 0
     forget(project)
     obtain(project, "digits")
-    assert contents(project) == first
+    assert contents(project, "digits") == first
     assert "Running stage" not in capfd.readouterr().err
 
     # One flipped byte in the remote: the pull is refused, and the stage puts it right.
@@ -125,14 +60,17 @@ def test_push_forget_pull_and_a_damaged_remote(project, home, capfd):
     for path in (home / "store").rglob("*"):
         if path.is_file() and path.stat().st_size == len(first["digits.csv.gz"]):
             flip(path)
-    pull = dvc(project, "pull", "fetch-digits")
+    pull = dvc(project, "pull", "fetch@digits")
     assert pull.returncode != 0
-    assert "digits.csv.gz" in pull.stderr
-    assert "digits.csv.gz" not in contents(project)
+    assert not project.raw("digits").exists()
     obtain(project, "digits")
-    assert contents(project) == first
+    assert contents(project, "digits") == first
     messages = capfd.readouterr().err
-    assert "remote store has no intact copy of digits: running the stage fetch-digits" in messages
+    damaged = "files/md5/9b/335364a7bfd63947c7480a5bd51f2d"  # of digits.csv.gz, as dvc.lock has it
+    assert (
+        "remote store has no intact copy of digits (missing or damaged there, or out of reach: files/md5/" in messages
+    )
+    assert f", {damaged}): running the stage fetch@digits" in messages
     assert git_changes(project) == ""
     prepare(project, "digits")
 
@@ -140,34 +78,51 @@ def test_push_forget_pull_and_a_damaged_remote(project, home, capfd):
     forget(project)
     shutil.rmtree(home / "store")
     obtain(project, "digits")
-    assert contents(project) == first
+    assert contents(project, "digits") == first
 
 
 def test_a_damaged_cache_is_not_believed(project):
     obtain(project, "digits")
-    first = contents(project)
+    first = contents(project, "digits")
     shutil.rmtree(project.root / "data")
     for path in (project.root / ".dvc" / "cache").rglob("*"):
         if path.is_file() and path.stat().st_size == len(first["digits.csv.gz"]):
             flip(path)
     obtain(project, "digits")
-    assert contents(project) == first
+    assert contents(project, "digits") == first
 
 
-def test_the_advice_for_a_damaged_raw_file_works(project):
+def test_a_data_set_without_a_line_in_dvc_yaml_is_refused(project):
+    shutil.copy(project.params / "datasets" / "digits.yaml", project.params / "datasets" / "numbers.yaml")
+    with pytest.raises(ConfigurationError) as error:
+        obtain(project, "numbers")
+    assert str(error.value) == (
+        "dvc.yaml: no stage fetch@numbers. What to do: add the line `- numbers` below stages.fetch.foreach"
+    )
+    (project.root / "dvc.yaml").write_text("stages: {}\n")
+    with pytest.raises(ConfigurationError, match=r"dvc\.yaml: no list stages\.fetch\.foreach of data sets"):
+        obtain(project, "digits")
+
+
+def test_the_advice_for_a_damaged_raw_file_works(project, capfd):
     obtain(project, "digits")
-    first = contents(project)
-    flip(project.raw("digits") / "digits.csv.gz")
-    with pytest.raises(DataError, match=r"data/raw/digits/digits\.csv\.gz: altered: expected sha256 .* found"):
+    first = contents(project, "digits")
+    rot(project.raw("digits") / "digits.csv.gz")
+    refused = r"data/raw/digits/digits\.csv\.gz: altered: expected sha256 .* found .*`heterobench obtain digits`"
+    with pytest.raises(DataError, match=refused):
         prepare(project, "digits")
-    (project.raw("digits") / "digits.csv.gz").unlink()
-    assert dvc(project, "repro", "--single-item", "fetch-digits").returncode == 0
-    assert contents(project) == first
+    capfd.readouterr()
+    obtain(project, "digits")
+    assert contents(project, "digits") == first
+    messages = capfd.readouterr().err
+    assert "data/raw/digits/digits.csv.gz: altered" in messages
+    assert "Obtaining digits anew." in messages
+    assert "Running stage" not in messages  # the cache has it
     prepare(project, "digits")
 
 
 def test_a_remote_that_does_not_verify_is_refused(project, home):
-    add_remote(project, home / "store", verify=False)
+    set_remote(project, str(home / "store"), verify="false")
     with pytest.raises(ConfigurationError) as error:
         obtain(project, "digits")
     assert "dvc remote modify --local store verify true" in str(error.value)

@@ -7,12 +7,18 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 
 from heterobench import resolve
+from heterobench.data.readers import module_name as reader_module
 from heterobench.data.schema import SOURCE, load_dataset_file
 from heterobench.device import visible_gpus
 from heterobench.errors import HeterobenchError
 from heterobench.project import Project
 from heterobench.records.provenance import fingerprint, training_code
-from heterobench.report.outputs import figure_files, report_file, table_files
+from heterobench.report.outputs import (
+    figure_files,
+    report_file,
+    score_folders,
+    table_files,
+)
 
 try:
     PROJECT = Project.find(Path.cwd())
@@ -73,6 +79,7 @@ def final_files():
     files = []
     for benchmark in BENCHMARKS.values():
         files += reported(benchmark)
+        files += [here(path) for path in score_folders(benchmark)]
         files.append(
             here(PROJECT.benchmark(benchmark.name, benchmark.preset) / "tracked.json")
         )

@@ -10,6 +10,12 @@ def prepared(dataset):
     return here(PROJECT.prepared(dataset) / "manifest.json")
 
 
+def contents(dataset):
+    """What decides the raw files: everything that is said of the forms but where the downloads are."""
+    exclude = {"downloads": {"__all__": {"sources"}}}
+    return [form.model_dump(exclude=exclude) for form in DATASET_FILES[dataset].forms]
+
+
 for name in DATASETS:
 
     rule:
@@ -22,6 +28,7 @@ for name in DATASETS:
         localrule: True
         params:
             dataset=name,
+            forms=contents(name),
         shell:
             "{PYTHON} obtain {params.dataset} > {log} 2>&1"
 
@@ -38,8 +45,25 @@ for name in DATASETS:
         params:
             dataset=name,
             description=DATASET_FILES[name].model_dump(
-                exclude={"title", "licence", "canonical", "description"}
+                exclude={"title", "licence", "canonical", "description", "forms"}
             ),
-            code=fingerprint(["heterobench.data.prepare"]),
+            code=fingerprint(
+                [
+                    "heterobench.data.prepare",
+                    reader_module(DATASET_FILES[name].reader),
+                ]
+            ),
         shell:
             "{PYTHON} prepare {params.dataset} > {log} 2>&1"
+
+
+rule data_set_pages:
+    input:
+        [here(path) for path in sorted((PROJECT.params / "datasets").glob("*.yaml"))],
+    output:
+        "docs/datasets/README.md",
+    log:
+        "results/logs/data/pages.log",
+    localrule: True
+    shell:
+        "{PYTHON} document --output docs/datasets > {log} 2>&1"

@@ -52,6 +52,7 @@ for benchmark in BENCHMARKS.values():
                 labels={"page": "everything on one page"},
                 caption="../report/page.rst",
             ),
+            [directory(here(path)) for path in score_folders(benchmark)],
         log:
             f"results/logs/{benchmark.name}/{benchmark.preset}/report.log",
         localrule: True

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 from rich.table import Table
 
-from heterobench import resolve
+from heterobench import models, resolve
 from heterobench.config.reading import load, names
 from heterobench.config.schema import BenchmarkFile, ModelFile, PartitionFile, ScheduleFile
 from heterobench.project import Project
@@ -24,15 +24,17 @@ def _algorithms(project: Project) -> tuple[list[str], list[list[str]]]:
 
 
 def _datasets(project: Project) -> tuple[list[str], list[list[str]]]:
+    from heterobench.data.page import natural_clients, size
     from heterobench.data.schema import load_dataset_file
 
     rows = []
     for name in names(project, "datasets"):
         file = load_dataset_file(project, name)
         prepared = (project.prepared(name) / "manifest.json").is_file()
-        shape = "x".join(map(str, file.shape))
-        rows.append([name, file.title, shape, str(len(file.classes)), file.licence, "yes" if prepared else "no"])
-    return ["name", "title", "shape", "classes", "licence", "prepared"], rows
+        shape, classes = "x".join(map(str, file.shape)), str(len(file.classes))
+        facts = [file.kind, shape, classes, size(file), natural_clients(file), file.licence]
+        rows.append([name, file.title, *facts, "yes" if prepared else "no"])
+    return ["name", "title", "kind", "shape", "classes", "examples", "clients", "licence", "prepared"], rows
 
 
 def _partitions(project: Project) -> tuple[list[str], list[list[str]]]:
@@ -40,14 +42,19 @@ def _partitions(project: Project) -> tuple[list[str], list[list[str]]]:
     for name in names(project, "partitions"):
         file = load(project, "partitions", name, PartitionFile)
         options = ", ".join(f"{key} = {value}" for key, value in file.options.items())
-        rows.append([name, file.title, file.scheme, str(file.clients), options, file.reference])
-    return ["name", "title", "scheme", "clients", "options", "reference"], rows
+        changes = ", ".join(entry.change for entry in file.changes)
+        clients = str(file.clients or "all")
+        rows.append([name, file.title, file.scheme, clients, options, changes, file.reference])
+    return ["name", "title", "scheme", "clients", "options", "changes", "reference"], rows
 
 
 def _models(project: Project) -> tuple[list[str], list[list[str]]]:
     files = {name: load(project, "models", name, ModelFile) for name in names(project, "models")}
-    rows = [[name, file.title, file.architecture, file.reference] for name, file in files.items()]
-    return ["name", "title", "architecture", "reference"], rows
+    rows = []
+    for name, file in files.items():
+        kinds = models.architecture(file.architecture, f"params/models/{name}.yaml").KINDS
+        rows.append([name, file.title, file.architecture, ", ".join(kinds), file.reference])
+    return ["name", "title", "architecture", "inputs", "reference"], rows
 
 
 def _schedules(project: Project) -> tuple[list[str], list[list[str]]]:

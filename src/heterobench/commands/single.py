@@ -18,7 +18,7 @@ from heterobench.data.prepare import prepare
 from heterobench.data.versioned import obtain
 from heterobench.errors import ConfigurationError
 from heterobench.files import read_json
-from heterobench.partition.store import load_counts, make
+from heterobench.partition.store import load_shown, make
 from heterobench.project import Project
 
 
@@ -26,7 +26,8 @@ def draw_partitions(project: Project, dataset: str, partition: str, seeds: list[
     """Draw and store a partition of a prepared data set for each seed; returns the manifests' paths."""
     file = load(project, "partitions", partition, PartitionFile)
     data = open_dataset(project, dataset)
-    make(project, dataset, data.hash, data.train_y, len(data.classes), file, partition, seeds)
+    inputs = data.train_x if data.kind != "tokens" else None  # numbers of symbols have no mean
+    make(project, dataset, data.hash, data.train_y, len(data.classes), file, partition, seeds, data.train, inputs)
     return [project.partition_manifest(dataset, partition, seed) for seed in seeds]
 
 
@@ -39,7 +40,8 @@ def draw_pictures(project: Project, dataset: str, partitions: list[str], seed: i
         title = load(project, "partitions", name, PartitionFile).title
         manifest = read_json(project.partition_manifest(dataset, name, seed))
         paths.append(project.partition_picture(dataset, name))
-        draw_picture(load_counts(project.root / manifest["file"]), f"{title} ({dataset}, seed {seed})", paths[-1])
+        shown = load_shown(project.root / manifest["file"])
+        draw_picture(title=f"{title} ({dataset}, seed {seed})", path=paths[-1], **shown)
     return paths
 
 

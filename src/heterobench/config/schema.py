@@ -46,13 +46,19 @@ class ModelFile(Strict):
     reference: str = ""
 
 
+class ChangeEntry(Strict):
+    change: str = Field(description="a change of src/heterobench/partition/changes/")
+    options: dict[str, Any] = {}
+
+
 class PartitionFile(Strict):
-    """A scheme with its options, and how each client's examples are divided."""
+    """A scheme with its options, what is changed afterwards, and how each client's examples are divided."""
 
     title: str
-    scheme: str = Field(description="a scheme of src/heterobench/partition/schemes.py")
-    clients: int = Field(ge=1)
+    scheme: str = Field(description="a scheme of src/heterobench/partition/schemes/")
+    clients: int | None = Field(None, ge=1, description="left out: all, where the scheme finds clients in the data")
     options: dict[str, Any] = {}
+    changes: list[ChangeEntry] = Field([], description="in the order in which they are made")
     minimum: int = Field(1, ge=0, description="least number of examples a client may hold")
     validation: Share = Field(0.1, description="share of each client's examples kept for validation")
     test: Share = Field(0.1, description="share of each client's examples kept for its own test")

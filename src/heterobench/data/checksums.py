@@ -12,21 +12,23 @@ from heterobench.files import file_digest, read_json
 from heterobench.project import Project
 
 
-def mismatch(path: Path, sha256: str | None, size: int | None) -> str | None:
+def mismatch(path: Path, sha256: str | None, size: int | None, md5: str | None = None) -> str | None:
     """What is wrong with the file, as ``expected ..., found ...``; None where nothing is.
 
-    The size is compared first: it is cheap, and it tells a truncated file from an altered one.
+    `md5` counts only where there is no `sha256`. The size is compared first: it is cheap, and it tells a truncated
+    file from an altered one.
     """
+    algorithm, checksum = ("md5", md5) if sha256 is None and md5 is not None else ("sha256", sha256)
     if not path.is_file():
-        return f"missing: expected sha256 {sha256}, found no file"
+        return f"missing: expected {algorithm} {checksum}, found no file"
     found = path.stat().st_size
     if size is not None and found != size:
-        expected = f"expected {size} bytes with sha256 {sha256}"
+        expected = f"expected {size} bytes with {algorithm} {checksum}"
         if found > size:  # no checksum: a download stops after the first byte too many
             return f"too long: {expected}, found at least {found} bytes"
-        return f"truncated: {expected}, found {found} bytes with sha256 {file_digest(path)}"
-    if sha256 is not None and (actual := file_digest(path)) != sha256:
-        return f"altered: expected sha256 {sha256}, found {actual}"
+        return f"truncated: {expected}, found {found} bytes with {algorithm} {file_digest(path, algorithm)}"
+    if checksum is not None and (actual := file_digest(path, algorithm)) != checksum:
+        return f"altered: expected {algorithm} {checksum}, found {actual}"
     return None
 
 
@@ -37,7 +39,7 @@ def verify_raw(project: Project, name: str, dataset: DatasetFile) -> dict[str, A
     one that was recorded when the verified archive was converted is. Raises DataError.
     """
     folder = project.raw(name)
-    again = f"remove it, then `dvc repro --single-item fetch-{name}`, which restores or fetches it"
+    again = f"`heterobench obtain {name}`, which restores or fetches it"
     try:
         source = read_json(folder / SOURCE)
         recorded = {path: (entry["sha256"], entry["bytes"]) for path, entry in source["files"].items()}
@@ -48,9 +50,9 @@ def verify_raw(project: Project, name: str, dataset: DatasetFile) -> dict[str, A
         raise DataError(f"{path}: {reason}: the raw files of {name} are not complete. What to do: {again}") from None
     for file in form.raw_files:
         sha256, size = recorded.get(file.path, (None, None))
-        sha256, size = file.sha256 or sha256, file.bytes or size
-        if sha256 is None:
+        sha256, size = file.sha256 or (None if file.md5 else sha256), file.bytes or size
+        if sha256 is None and file.md5 is None:
             raise DataError(f"{shown(project, folder / SOURCE)}: no checksum of {file.path}. What to do: {again}")
-        if problem := mismatch(folder / file.path, sha256, size):
+        if problem := mismatch(folder / file.path, sha256, size, file.md5):
             raise DataError(f"{shown(project, folder / file.path)}: {problem}. What to do: {again}")
     return source

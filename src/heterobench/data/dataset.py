@@ -18,19 +18,24 @@ from heterobench.project import Project
 class Dataset:
     """Read-only arrays on disk; pages are read when they are touched and shared between processes.
 
-    x: uint8 [n, channels, height, width], values 0..maximum. y: int64 [n]. `mean` and `std`, one number a
-    channel, hold for x / maximum. `hash` identifies contents, shapes and class names.
+    x: [n, *shape] in the type of `kind` (`heterobench.data.schema.KINDS`). y: int64 [n]. `train` and `test` hold the
+    attributes, name -> int64 [n] (-1: not known); what their values are called stands in the manifest. `mean` and
+    `std`, one number a channel, hold for x / maximum (for x where there is no maximum); tokens have none. `hash`
+    identifies contents, shapes and class names.
     """
 
     name: str
     hash: str
+    kind: str
     train_x: np.memmap
     train_y: np.memmap
     test_x: np.memmap
     test_y: np.memmap
+    train: dict[str, np.memmap]
+    test: dict[str, np.memmap]
     classes: tuple[str, ...]
-    shape: tuple[int, int, int]
-    maximum: int
+    shape: tuple[int, ...]
+    maximum: int | None
     mean: tuple[float, ...]
     std: tuple[float, ...]
     manifest: dict[str, Any]
@@ -56,9 +61,13 @@ def open_dataset(project: Project, name: str, verify: bool = False) -> Dataset:
                 f"{shown(project, path)}: {problem}. What to do: remove {shown(project, folder)} and {again}"
             )
         arrays[path.stem] = np.load(path, mmap_mode="r", allow_pickle=False)
+    train, test = ({key: arrays.pop(f"{split}_{key}") for key in manifest["attributes"]} for split in ("train", "test"))
     return Dataset(
         name=name,
         hash=manifest["hash"],
+        kind=manifest["kind"],
+        train=train,
+        test=test,
         classes=tuple(manifest["classes"]),
         shape=tuple(manifest["shape"]),
         maximum=manifest["maximum"],

@@ -1,6 +1,6 @@
 """Raw files of a data set: from the first source that has the right bytes, verified, all of them or none.
 
-``python -m heterobench.data.fetch NAME`` is the command of the DVC stage ``fetch-NAME``. The setting
+``python -m heterobench.data.fetch NAME`` is the command of the DVC stage ``fetch@NAME``. The setting
 ``HETEROBENCH_MIRROR`` (a folder or a URL prefix) names a place to look at before the canonical addresses.
 """
 
@@ -18,16 +18,16 @@ from typing import BinaryIO
 
 from filelock import FileLock
 
-from heterobench.config.strict import nearest
 from heterobench.data.checksums import mismatch
-from heterobench.data.convert import CONVERTERS
+from heterobench.data.converters import converter
 from heterobench.data.schema import SOURCE, Download, Form, Source, load_dataset_file
-from heterobench.errors import ConfigurationError, DataError, HeterobenchError
+from heterobench.errors import DataError, HeterobenchError
 from heterobench.files import file_digest, write_json
 from heterobench.project import Project
 
 MIRROR = "HETEROBENCH_MIRROR"
 TIMEOUT = 30  # seconds without an answer or a byte
+LARGEST = 4 << 30  # bytes of a download whose size nobody published
 
 
 def fetch(project: Project, name: str) -> Path:
@@ -62,7 +62,7 @@ def fetch(project: Project, name: str) -> Path:
                 folder.rmdir()
     advice = (
         f"What to do: connect to the network, or set {MIRROR} to a folder or URL prefix that holds the files "
-        f"in the places listed after 'mirror', or `dvc pull fetch-{name}` from a remote that has them. "
+        f"in the places listed after 'mirror', or `dvc pull fetch@{name}` from a remote that has them. "
         f"Sources and checksums stand in params/datasets/{name}.yaml."
     )
     raise DataError("\n".join([f"data set {name} cannot be obtained.", *problems, advice]))
@@ -76,11 +76,10 @@ def collect(name: str, form: Form, partial: Path) -> None:
         obtain_file(file, downloads / file.path)
     remarks = {}
     if form.converter is not None:
-        if form.converter not in CONVERTERS:
-            where = f"params/datasets/{name}.yaml: no converter {form.converter!r}"
-            raise ConfigurationError(where + nearest(form.converter, CONVERTERS))
-        remarks = CONVERTERS[form.converter](downloads, partial)
+        remarks = converter(form.converter, f"params/datasets/{name}.yaml")(downloads, partial)
         for output in form.outputs:
+            if (downloads / output.path).is_file():
+                os.replace(downloads / output.path, partial / output.path)
             if problem := mismatch(partial / output.path, output.sha256, output.bytes):
                 raise DataError(f"{output.path}, converted from verified downloads, is {problem}")
     files = {
@@ -99,18 +98,22 @@ def obtain_file(file: Download, target: Path) -> None:
     for source in file.sources:
         try:
             with open_source(source) as stream, target.open("wb") as sink:
-                copy_at_most(stream, sink, file.bytes + 1)
+                copy_at_most(stream, sink, (file.bytes or LARGEST) + 1)
         except (OSError, HTTPException) as error:  # URLError and time-outs are OSErrors
             reasons.append(f"{source}: {error}")
             continue
-        problem = mismatch(target, file.sha256, file.bytes)
+        problem = mismatch(target, file.sha256, file.bytes, file.md5)
+        if file.bytes is None and target.stat().st_size > LARGEST:
+            problem = f"too long: at most {LARGEST} bytes are read of a file without a published size"
         if problem is None:
             return
         reasons.append(f"{source}: {problem}")
         # A source with wrong bytes is a fault that somebody should repair, even if another source helps out.
         print(f"warning: {file.path} from {reasons[-1]}", file=sys.stderr, flush=True)
     target.unlink(missing_ok=True)
-    expected = f"{file.path} (expected sha256 {file.sha256}, {file.bytes} bytes) was not found:"
+    size = f", {file.bytes} bytes" if file.bytes else ""
+    checksum = f"sha256 {file.sha256}" if file.sha256 else f"md5 {file.md5}"
+    expected = f"{file.path} (expected {checksum}{size}) was not found:"
     raise DataError("\n  ".join([expected, *reasons]))
 
 

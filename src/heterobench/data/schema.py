@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
@@ -15,6 +15,7 @@ SOURCE = "source.json"  # written beside the raw files: which form they came in,
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 RelativePath = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Md5 = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 
 
 class Source(Strict):
@@ -42,10 +43,16 @@ class Download(Strict):
     """A published file: its name, its checksums, and its sources in the order in which they are tried."""
 
     path: FileName
-    sha256: Sha256
-    bytes: PositiveInt
-    md5: str | None = None  # as the publisher prints it; for people, sha256 is what is checked
+    sha256: Sha256 | None = None
+    bytes: PositiveInt | None = None  # None: nobody published the size, the checksum alone decides
+    md5: Md5 | None = None  # as the publisher prints it; checked only where no sha256 is known
     sources: tuple[Source, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _can_be_verified(self) -> Download:
+        if self.sha256 is None and self.md5 is None:
+            raise ValueError("give sha256, or md5 where no sha256 is published")
+        return self
 
 
 class Output(Strict):
@@ -54,10 +61,14 @@ class Output(Strict):
     path: FileName
     sha256: Sha256 | None = None
     bytes: PositiveInt | None = None
+    md5: Md5 | None = None  # counts only where there is no sha256
 
 
 class Form(Strict):
-    """One published packing of the set. Without a converter the downloads are the raw files, verbatim."""
+    """One published packing of the set. Without a converter the downloads are the raw files, verbatim.
+
+    With one, a download whose name is among the outputs is a raw file as it is; the converter makes the others.
+    """
 
     name: str
     note: str = ""
@@ -75,32 +86,67 @@ class Form(Strict):
     def raw_files(self) -> tuple[Output, ...]:
         if self.outputs:
             return self.outputs
-        return tuple(Output(path=file.path, sha256=file.sha256, bytes=file.bytes) for file in self.downloads)
+        return tuple(Output(**file.model_dump(exclude={"sources"})) for file in self.downloads)
+
+
+KINDS = {
+    "image": "uint8 pixels [channels, height, width] from 0 to maximum; mean and std per channel, of pixels / maximum",
+    "signal": "float32 [channels, ...]; mean and std per channel are those of the training part",
+    "table": "float32 [columns]; mean and std per column are those of the training part, indicators (0 or 1) stay",
+    "tokens": "uint8 [length], numbers of symbols of the alphabet that is also the classes: the label comes next",
+}
+
+
+class Attribute(Strict):
+    """Something known about every example beside its class: who it is from, where it is from, a protected group."""
+
+    about: str
+    use: Literal["client", "domain", "population", "protected"] = Field(
+        description="client: a natural client; domain: where features differ; population: a group of natural clients"
+    )
+    train: PositiveInt | None = Field(None, description="how many values occur among the training examples")
+
+
+class Samples(Strict):
+    """Numbers of examples in the official split."""
+
+    train: PositiveInt
+    test: PositiveInt
 
 
 class DatasetFile(Strict):
     """A data set: what it is, how it is read, and where its raw files come from.
 
-    `shape` is [channels, height, width]; `mean` and `std` have one number a channel and hold for pixel values
-    divided by `maximum`. The forms are tried in order; all give raw files of the same names.
+    The forms are tried in order; all give raw files of the same names.
     """
 
     title: str
     licence: str
     canonical: str
     description: str = ""
+    kind: Literal[tuple(KINDS)] = "image"
     classes: tuple[str, ...] = Field(min_length=2)
-    shape: tuple[PositiveInt, PositiveInt, PositiveInt]
-    maximum: Annotated[int, Field(ge=1, le=255)] = 255
-    mean: tuple[float, ...]
-    std: tuple[PositiveFloat, ...]
+    shape: tuple[PositiveInt, ...] = Field(min_length=1, description="of one input; what it means is up to the kind")
+    maximum: Annotated[int, Field(ge=1, le=255)] | None = None
+    mean: tuple[float, ...] = ()
+    std: tuple[PositiveFloat, ...] = ()
+    samples: Samples | None = None
+    attributes: dict[Annotated[str, Field(pattern=r"^[a-z][a-z_]*$")], Attribute] = {}
     reader: str
+    options: dict[str, Any] = Field({}, description="of the reader")
     forms: tuple[Form, ...] = Field(min_length=1)
 
     @model_validator(mode="after")
     def _consistent(self) -> DatasetFile:
-        if not len(self.mean) == len(self.std) == self.shape[0]:
-            raise ValueError(f"mean and std need {self.shape[0]} numbers, one for each channel of shape")
+        if self.kind == "image":
+            if len(self.shape) != 3 or not len(self.mean) == len(self.std) == self.shape[0]:
+                raise ValueError("an image has shape [channels, height, width], and a mean and a std for each channel")
+            if self.maximum is None:
+                raise ValueError("an image needs maximum, the largest pixel value")
+        elif self.mean or self.std or self.maximum is not None:
+            raise ValueError(f"mean, std and maximum belong to images, not to kind {self.kind!r}")
+        if self.kind in ("table", "tokens") and len(self.shape) != 1:
+            raise ValueError(f"kind {self.kind!r} has one length as its shape")
         for form in self.forms:
             paths = [file.path for file in form.raw_files]
             if SOURCE in paths:

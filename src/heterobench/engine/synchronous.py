@@ -18,6 +18,7 @@ from heterobench.channel import COUNT_BYTES, size
 from heterobench.combine import combine
 from heterobench.config.schema import Budget, ScheduleFile
 from heterobench.engine.client_states import ClientStates
+from heterobench.errors import RunError
 from heterobench.executor.local import Executor, Local, Work
 from heterobench.executor.loop import Loop
 from heterobench.federation import Federation
@@ -39,10 +40,20 @@ class Setting:
     def __post_init__(self) -> None:
         if "pooled" in self.algorithm.tags:
             object.__setattr__(self, "federation", self.federation.pooled())
+        stages = self.federation.stages
+        if len(stages) > 1 and self.budget.rounds < len(stages):
+            raise RunError(
+                f"budget: rounds: {self.budget.rounds} rounds cannot be divided into the {len(stages)} stages of the "
+                f"partition's stream; at least {len(stages)} are needed"
+            )
+        for number, now in enumerate(stages):
+            if not len(now.active):
+                when = f" in stage {number} of {len(stages)}" if len(stages) > 1 else ""
+                raise RunError(f"no client can train{when}: nobody has a labelled training example")
 
     @cached_property
     def local(self) -> Local:
-        return Local(self.algorithm, self.task, self.federation, self.budget.batch_size, self.seed)
+        return Local(self.algorithm, self.task, self.federation, self.budget.batch_size, self.seed, self.budget.rounds)
 
 
 @dataclass(frozen=True)
@@ -75,15 +86,16 @@ def begin(setting: Setting, folder: Path | None = None) -> RunState:
 def advance(setting: Setting, state: RunState) -> RunState:
     """One round: cohort, downlink, local training, uplinks, server."""
     algorithm, federation, seed, round = setting.algorithm, setting.federation, setting.seed, state.round
-    active = federation.active
-    cohort = schedules.cohort(setting.schedule, seed, round, active)
+    now = federation.at(round, setting.budget.rounds)
+    cohort = schedules.cohort(setting.schedule, seed, round, now.active)
     down = algorithm.downlink(state.server)
     work = [_work(setting, state, int(client)) for client in cohort]
     results = setting.executor.run(setting.local, down, work)
 
-    examples = [len(federation.train[int(client)]) for client in cohort]
+    examples = [len(now.train[int(client)]) for client in cohort]
     up = combine([result.uplink for result in results], examples, algorithm.reduce)
-    server = algorithm.serve(state.server, up, Info(round, len(cohort), len(active)))
+    # a client without examples in this stage is one that was not sampled: it still belongs to the population
+    server = algorithm.serve(state.server, up, Info(round, len(cohort), len(federation.active)))
     sent = 0 if "pooled" in algorithm.tags else 1  # bringing all data together first is not federated communication
     kept = {w.client: result.state for w, result in zip(work, results, strict=True) if result.state}
     return replace(

@@ -14,13 +14,14 @@ from heterobench.task import Task
 
 @dataclass(frozen=True, eq=False)
 class Local:
-    """What all local training of a run shares."""
+    """What all local training of a run shares. `rounds` is the run's length, which decides the stages of a stream."""
 
     algorithm: Algorithm
     task: Task
     federation: Federation
     batch_size: int
     seed: int
+    rounds: int = 1
 
 
 class Work(NamedTuple):
@@ -53,7 +54,7 @@ class Executor(Protocol):
 
 def batches_of(local: Local, work: Work) -> list[np.ndarray]:
     """The mini-batches of this work: indices into the pool, decided by (seed, round, client) alone."""
-    rows = np.asarray(local.federation.train[work.client])
+    rows = np.asarray(local.federation.at(work.round, local.rounds).train[work.client])
     return batches(local.seed, work.round, work.client, rows, work.epochs, local.batch_size)
 
 

@@ -92,8 +92,8 @@ class FixedStack(Stack):
     """A stack whose step is recorded once for each of its shapes, and then replayed.
 
     `recorder` makes a replayable call of a function without arguments, and may call it on the way. Numbers of clients
-    are rounded up, so that there are few shapes: rows that only fill up compute on what they still hold, and their
-    states have been taken already. Where an algorithm looks at the number of a step, no two steps are the same and
+    are rounded up, so that there are few shapes: rows that only fill up compute with weights 0, and their states have
+    been taken already. Where an algorithm looks at the number of a step, no two steps are the same and
     nothing is recorded. The step size is part of a recording: one that changes every round costs a recording every
     round.
     """
@@ -125,6 +125,7 @@ class FixedStack(Stack):
         replay, given_rows, given_weight = self._recordings[key]
         given_rows[:going] = rows
         given_weight[:going] = weight
+        given_weight[going:] = 0  # who has ended adds nothing to its loss
         if replay:
             replay()
         else:

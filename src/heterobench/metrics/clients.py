@@ -38,3 +38,18 @@ def spread(scores: np.ndarray, sizes: np.ndarray) -> dict[str, float]:
         "std": float(held.std()),
         "worst_decile": worst_decile(held),
     }
+
+
+def held_out(scores: np.ndarray, sizes: np.ndarray, held: np.ndarray, judged: bool = True) -> dict[str, float]:
+    """Accuracy on clients that never train (`held`, bool [clients]): mean over their examples, and the worst client.
+
+    NaN where they are not `judged`, or have no example.
+    """
+    values = means(scores, sizes)[held]
+    values = values[~np.isnan(values)]
+    if not judged or not len(values):
+        return dict.fromkeys(("held_out_accuracy", "held_out_accuracy_worst"), math.nan)
+    return {
+        "held_out_accuracy": float(np.asarray(scores, dtype=np.float64)[np.repeat(held, sizes)].mean()),
+        "held_out_accuracy_worst": float(values.min()),
+    }

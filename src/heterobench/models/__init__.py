@@ -1,7 +1,11 @@
-"""Small nets, one file each: `Options` (checked early, without torch) and `make(shape, classes, options)`.
+"""Small nets, one file each, and what inputs they take.
 
-A net maps a float tensor [B, *shape] to logits [B, classes]. Nets have no buffers (GroupNorm or no norm): what is
-averaged is then exactly what is trained.
+A file says `KINDS` (the kinds of data sets that it takes, of `heterobench.data.schema.KINDS`), `Options`, where not
+every shape will do `problem(shape, options)` (what is wrong with inputs of that shape, or None), and
+`make(shape, classes, options)`. All but `make` do without torch, so that mistakes are told early.
+
+A net maps x [B, *shape] (float; tokens are uint8) to logits [B, classes]. Nets have no buffers (GroupNorm or no
+norm): what is averaged is then exactly what is trained. What is fixed beside it is a `heterobench.frozen.Frozen`.
 """
 
 from __future__ import annotations
@@ -35,15 +39,38 @@ def check(file: ModelFile, where: str):
     return build_options(architecture(file.architecture, where).Options, file.options, f"{where}: options")
 
 
+def check_inputs(file: ModelFile, kind: str, shape: tuple[int, ...], where: str) -> None:
+    """An error, which begins with `where`, unless the architecture takes inputs of this kind and shape."""
+    kinds = architecture(file.architecture, where).KINDS
+    if kind not in kinds:
+        raise ConfigurationError(
+            f"{where}: architecture {file.architecture} takes inputs of kind {' or '.join(kinds)}, not {kind}"
+        )
+    _check_shape(file, tuple(shape), where)
+
+
+def _check_shape(file: ModelFile, shape: tuple[int, ...], where: str) -> None:
+    problem = getattr(architecture(file.architecture, where), "problem", None)
+    if problem and (found := problem(shape, check(file, where))):
+        raise ConfigurationError(f"{where}: {file.architecture} {found}, found shape {list(shape)}")
+
+
 def build(file: ModelFile, shape: tuple[int, ...], classes: int, where: str) -> nn.Module:
-    """The net for inputs of `shape` (channels, height, width); torch's global generator sets its weights."""
-    module = architecture(file.architecture, where)
-    net = module.make(tuple(shape), classes, check(file, where))
+    """The net for inputs of `shape` (images: channels, height, width); torch's global generator sets its weights."""
+    module, shape = architecture(file.architecture, where), tuple(shape)
+    _check_shape(file, shape, where)
+    options = check(file, where)
+    try:
+        net = module.make(shape, classes, options)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{where}: {error}") from None
     if any(True for _ in net.buffers()):
         raise ConfigurationError(f"{where}: architecture {file.architecture!r} has buffers; use GroupNorm or no norm")
     return net
 
 
-def require_images(shape: tuple[int, ...], least: int, name: str) -> None:
+def too_small(shape: tuple[int, ...], least: int) -> str | None:
+    """What is wrong with images, or signals of their shape, of fewer than `least` rows or columns; None: nothing."""
     if len(shape) != 3 or min(shape[1:]) < least:
-        raise ConfigurationError(f"{name} needs images of at least {least}x{least} pixels, found shape {list(shape)}")
+        return f"needs images of at least {least}x{least} pixels"
+    return None

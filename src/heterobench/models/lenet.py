@@ -7,18 +7,22 @@ grey, 62,006 on 32x32 colour images with 10 classes.
 from __future__ import annotations
 
 from heterobench.config.strict import Strict
+from heterobench.models import too_small
+
+KINDS = ("image", "signal")
 
 
 class Options(Strict):
     pass
 
 
+def problem(shape, options):
+    return too_small(shape, 16)
+
+
 def make(shape, classes, options):
     from torch import nn
 
-    from heterobench.models import require_images
-
-    require_images(shape, 16, "lenet")
     channels, height, width = shape
     side = lambda n: ((n - 4) // 2 - 4) // 2  # noqa: E731  two unpadded 5x5 convolutions, each halved
     return nn.Sequential(

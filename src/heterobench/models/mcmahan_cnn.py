@@ -6,18 +6,22 @@
 from __future__ import annotations
 
 from heterobench.config.strict import Strict
+from heterobench.models import too_small
+
+KINDS = ("image", "signal")
 
 
 class Options(Strict):
     pass
 
 
+def problem(shape, options):
+    return too_small(shape, 8)
+
+
 def make(shape, classes, options):
     from torch import nn
 
-    from heterobench.models import require_images
-
-    require_images(shape, 8, "mcmahan_cnn")
     channels, height, width = shape
     return nn.Sequential(
         nn.Conv2d(channels, 32, 5, padding=2),

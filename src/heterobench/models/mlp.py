@@ -9,6 +9,8 @@ from pydantic import Field, PositiveInt
 
 from heterobench.config.strict import Strict
 
+KINDS = ("image", "signal", "table")
+
 
 class Options(Strict):
     hidden: list[PositiveInt] = Field([200], min_length=1, description="widths of the hidden layers")

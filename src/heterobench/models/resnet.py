@@ -10,6 +10,9 @@ from __future__ import annotations
 from pydantic import Field, PositiveInt, model_validator
 
 from heterobench.config.strict import Strict
+from heterobench.models import too_small
+
+KINDS = ("image", "signal")
 
 
 class Options(Strict):
@@ -24,10 +27,12 @@ class Options(Strict):
         return self
 
 
+def problem(shape, options):
+    return too_small(shape, 2 ** len(options.blocks))
+
+
 def make(shape, classes, options):
     from torch import nn
-
-    from heterobench.models import require_images
 
     class Block(nn.Module):
         def __init__(self, fan_in: int, fan_out: int, stride: int):
@@ -48,7 +53,6 @@ def make(shape, classes, options):
         def forward(self, x):
             return nn.functional.relu(self.residual(x) + self.shortcut(x))
 
-    require_images(shape, 2 ** len(options.blocks), "resnet")
     width = options.width
     layers = [nn.Conv2d(shape[0], width, 3, 1, 1, bias=False), nn.GroupNorm(options.groups, width), nn.ReLU()]
     for stage, depth in enumerate(options.blocks):

@@ -6,6 +6,8 @@ import math
 
 from heterobench.config.strict import Strict
 
+KINDS = ("image", "signal", "table")
+
 
 class Options(Strict):
     pass

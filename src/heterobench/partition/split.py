@@ -20,20 +20,30 @@ def part_sizes(sizes: np.ndarray, validation: float, test: float) -> tuple[np.nd
 
 
 def split(
-    owner: np.ndarray, clients: int, validation: float, test: float, generator: np.random.Generator
+    owner: np.ndarray,
+    clients: int,
+    validation: float,
+    test: float,
+    generator: np.random.Generator,
+    held_out: np.ndarray | None = None,
 ) -> tuple[Rows, Rows, Rows]:
     """Divide each client's examples at random into (train, validation, test).
 
-    owner: int [n], the client of each example. Inside every row the examples ascend: the order in which
-    a client sees them is drawn elsewhere, for each round.
+    owner: int [n], the client of each example, -1 for nobody. A client of `held_out` (bool [clients]) has test
+    examples only. Inside every row the examples ascend: the order in which a client sees them is drawn elsewhere, for
+    each round.
     """
-    sizes = np.bincount(owner, minlength=clients)
-    train, validations, _ = part_sizes(sizes, validation, test)
     shuffled = generator.permutation(len(owner))
+    if nobodys := np.any(owner < 0):
+        shuffled = shuffled[owner[shuffled] >= 0]
+    sizes = np.bincount(owner[owner >= 0] if nobodys else owner, minlength=clients)
+    train, validations, _ = part_sizes(sizes, validation, test)
+    if held_out is not None:
+        train, validations = np.where(held_out, 0, train), np.where(held_out, 0, validations)
     order = shuffled[np.argsort(owner[shuffled], kind="stable")]  # by client, at random inside each client
     holder = owner[order]
-    place = np.arange(len(owner)) - (np.cumsum(sizes) - sizes)[holder]
-    part = np.empty(len(owner), np.int8)
+    place = np.arange(len(order)) - (np.cumsum(sizes) - sizes)[holder]
+    part = np.full(len(owner), -1, np.int8)
     part[order] = (place >= train[holder]).astype(np.int8) + (place >= (train + validations)[holder])
     examples = [np.flatnonzero(part == number) for number in range(3)]
     return tuple(Rows.from_assignment(owner[mine], clients, mine) for mine in examples)

@@ -9,6 +9,7 @@ from heterobench.files import read_json
 from heterobench.records.record import Record
 from heterobench.report import outputs
 from heterobench.report.index import write_report
+from heterobench.report.scores import write_scores
 from heterobench.report.write import write_figures, write_tables
 from heterobench.resolve import Benchmark
 
@@ -45,11 +46,12 @@ def pictures(benchmark: Benchmark) -> list[tuple[str, Path]]:
 
 
 def build(benchmark: Benchmark) -> list[Path]:
-    """Tables, figures and the page; returns their paths."""
+    """Tables, figures, the page and the scores; returns their paths."""
     found = origins(benchmark)
     code = revisions(found)
     write_tables(benchmark, code)
     write_figures(benchmark)
+    write_scores(benchmark)
     about = {
         "Packages": sorted({f"{name} {version}" for p in found for name, version in p["packages"].items()}),
         "Hardware": sorted({p["hardware"]["gpu"] or p["hardware"]["cpu"] for p in found}),
@@ -59,4 +61,5 @@ def build(benchmark: Benchmark) -> list[Path]:
         *outputs.table_files(benchmark),
         *outputs.figure_files(benchmark),
         outputs.report_file(benchmark),
+        *outputs.score_folders(benchmark),
     ]

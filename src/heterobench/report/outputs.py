@@ -43,6 +43,12 @@ def report_file(benchmark: Benchmark) -> Path:
     return folder(benchmark) / "report.html"
 
 
+def score_folders(benchmark: Benchmark) -> tuple[Path, Path]:
+    """Metrics and curves of single arms, for DVC to compare between git revisions."""
+    project, name, preset = benchmark.project, benchmark.name, benchmark.preset
+    return project.scores("metrics", name, preset), project.scores("curves", name, preset)
+
+
 def curve_figure(scenario: str) -> str:
     """Name of the figure with the learning curves of one scenario."""
     return f"curve-{scenario}"

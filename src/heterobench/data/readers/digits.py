@@ -1,0 +1,28 @@
+"""scikit-learn's digits: 64 pixel values (0 to 16) and the class in each line; no official split.
+
+The split is fixed for ever by a keyed draw: of each class, a fifth (rounded) is test data; both parts keep the order
+of the file.
+"""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import numpy as np
+
+from heterobench.config.strict import Strict
+from heterobench.data.holdout import held_out_rows
+from heterobench.data.readers import Arrays
+
+
+class Options(Strict):
+    pass
+
+
+def read(raw: Path, options: Options) -> Arrays:
+    with gzip.open(raw / "digits.csv.gz", "rt", encoding="ascii") as stream:
+        table = np.loadtxt(stream, delimiter=",").astype(np.int64)
+    x, y = table[:, :-1].astype(np.uint8).reshape(-1, 1, 8, 8), table[:, -1]
+    is_test = held_out_rows(y, "digits split")
+    return {"train_x": x[~is_test], "train_y": y[~is_test], "test_x": x[is_test], "test_y": y[is_test]}

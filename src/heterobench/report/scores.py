@@ -1,0 +1,79 @@
+"""What two git revisions of a benchmark are compared by: small files for `dvc metrics` and `dvc plots`.
+
+One JSON file of metrics and one CSV file of the learning curve for each arm in each scenario: DVC shows a file as one
+row of a table, and as one picture in which each revision is a line. Nothing in them depends on the machine, so equal
+results give equal bytes.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import shutil
+
+import pandas as pd
+
+from heterobench.files import write_json, write_text
+from heterobench.report import outputs
+from heterobench.report.aggregate import aggregate
+from heterobench.report.figures import curve
+from heterobench.report.write import read_curves, read_evaluation
+from heterobench.resolve import Benchmark
+
+# Name in the file -> (selection, metric, column) of the summary. Wall times are not here: they are the machine's.
+SHOWN = {
+    "test_accuracy": ("validation", "test_accuracy", "mean"),
+    "test_accuracy_low": ("validation", "test_accuracy", "low"),
+    "test_accuracy_high": ("validation", "test_accuracy", "high"),
+    "test_loss": ("validation", "test_loss", "mean"),
+    "client_accuracy_worst_decile": ("validation", "client_accuracy_worst_decile", "mean"),
+    "last_test_accuracy": ("last", "test_accuracy", "mean"),
+    "rounds_to_target": ("run", "rounds_to_target", "mean"),
+    "bytes_up": ("run", "bytes_up", "mean"),
+    "bytes_down": ("run", "bytes_down", "mean"),
+    "runs": ("validation", "test_accuracy", "n"),
+}
+
+
+def metrics(summary: pd.DataFrame, scenario: str, arm: str) -> dict[str, float]:
+    """Means over seeds in the units of the records (accuracies 0..1, bytes), without what is not finite."""
+    rows = summary[(summary["scenario"] == scenario) & (summary["arm"] == arm)]
+    by_key = rows.set_index(["selection", "metric"])
+    found = {
+        name: float(by_key.loc[(selection, metric), column])
+        for name, (selection, metric, column) in SHOWN.items()
+        if (selection, metric) in by_key.index
+    }
+    return {name: value for name, value in found.items() if math.isfinite(value)}
+
+
+def curve_csv(frame: pd.DataFrame, arm: str) -> str | None:
+    """Columns round and test_accuracy (mean over seeds, 0..1) of an arm; None where it has no global test accuracy.
+
+    Rounds in which a seed's value is not finite are left out.
+    """
+    found = curve(frame, arm, "test_accuracy", scale=1)
+    if found is None:
+        return None
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["round", "test_accuracy"])
+    writer.writerows(
+        (int(number), float(mean)) for number, mean in zip(found.rounds, found.mean, strict=True) if math.isfinite(mean)
+    )
+    return text.getvalue()
+
+
+def write_scores(benchmark: Benchmark) -> None:
+    """Write both of `outputs.score_folders` anew, so that no file of an arm that is gone stays."""
+    summary, curves = aggregate(read_evaluation(benchmark), benchmark), read_curves(benchmark)
+    for folder in (folders := outputs.score_folders(benchmark)):
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+    for scenario in benchmark.scenarios:
+        for arm in benchmark.arms:
+            place = f"{scenario.name}/{arm.name}"
+            write_json(folders[0] / f"{place}.json", metrics(summary, scenario.name, arm.name))
+            if (text := curve_csv(curves[scenario.name], arm.name)) is not None:
+                write_text(folders[1] / f"{place}.csv", text)
