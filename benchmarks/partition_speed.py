@@ -42,6 +42,7 @@ CHANGE_OPTIONS = {
     "colour": {"maximum": 45},
     "noisy-labels": {"maximum": 0.5},
     "limited-labels": {"share": 0.1, "stratified": True},
+    "server-labels": {"share": 0.1},
     "unseen-classes": {"number": 4},
     "class-incremental": {"tasks": 5},
     "permuted-tasks": {"tasks": 5},

@@ -1,6 +1,6 @@
 """The parts of a round, timed with pytest-benchmark: gradients beside plain eager torch, reduction, checkpoint.
 
-python -m pytest benchmarks/test_parts.py --benchmark-group-by=group --benchmark-columns=min,median,rounds
+python -m pytest -p benchmark benchmarks/test_parts.py --benchmark-columns=min,median,rounds
 """
 
 from __future__ import annotations

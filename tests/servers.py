@@ -204,6 +204,8 @@ class Line:
 
     def close(self) -> None:
         self.released.set()
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)  # closing alone leaves the thread in accept, and the port open
         self._listener.close()
 
 

@@ -206,6 +206,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run a command; an error that a user can act on is printed without a traceback. Returns the exit status."""
     options = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    logging.getLogger("fontTools").setLevel(logging.WARNING)  # tells of every letter that a figure uses
     try:
         return options.function(Project.find(), options) or 0
     except HeterobenchError as error:

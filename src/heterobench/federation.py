@@ -88,7 +88,8 @@ class Federation:
     train: what clients learn from, with labels; unlabelled: what they hold for training without knowing its label.
     stage: int, for each example of the pool, where a run goes through stages (a task stream). held_out: bool
     [clients], who never trains and is only tested. slices: name of a metric -> indices of those examples of the global
-    test set on which it is the accuracy.
+    test set on which it is the accuracy. server: int64, labelled examples of the pool that the server holds; methods
+    with labels at the server use them, others do not see them.
     """
 
     pool: Examples
@@ -100,6 +101,7 @@ class Federation:
     stage: np.ndarray | None = None
     held_out: np.ndarray | None = None
     slices: Mapping[str, np.ndarray] = field(default_factory=dict)
+    server: np.ndarray | None = None
 
     def __len__(self) -> int:
         """Number of clients, those without training examples included."""

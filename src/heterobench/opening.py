@@ -62,6 +62,7 @@ class Opened:
             details["stage"] if partition.stages > 1 else None,
             partition.held_out,
             dict(_domains(data.manifest["attributes"], data.test)) | dict(_stages(partition, data)),
+            partition.server,
         )
 
     def _seen(self, partition: Partition, seed: int) -> tuple[Examples, Examples]:

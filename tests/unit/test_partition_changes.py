@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import chain
 
 import numpy as np
@@ -26,6 +27,7 @@ OPTIONS = {
     "colour": {"values": [0, 90]},
     "noisy-labels": {"rate": 0.4},
     "limited-labels": {"share": 0.3},
+    "server-labels": {"share": 0.2},
     "unseen-classes": {"number": 1},
     "class-incremental": {"tasks": 2},
     "permuted-tasks": {"tasks": 3},
@@ -75,24 +77,28 @@ def test_every_change_is_tested():
     seed=st.integers(0, 2**40),
 )
 def test_changes_move_nothing(labels, names, clients, seed):
-    """Whoever holds an example without changes holds it with them; nothing is lost, details fit, seeds decide."""
+    """Whoever holds an example without changes holds it with them, unless the server takes it; nothing is lost, details
+    fit, seeds decide."""
     if len(set(names) & {"class-incremental", "permuted-tasks", "drift"}) > 1:
         with pytest.raises(PartitionError, match="stages; keep one"):
             draw(file(*names, clients=clients), labels, seed)
         return
     plain, found = (draw(file(*some, clients=clients), labels, seed) for some in ((), names))
+    server = np.empty(0, np.int64) if found.server is None else found.server
+    assert (found.server is not None) == ("server-labels" in names)
     for client in range(clients):
-        mine = [np.sort(np.concatenate([part[client] for part in p.parts])).tolist() for p in (plain, found)]
-        assert mine[0] == mine[1]
-    assert sorted(together(found).tolist()) == list(range(len(labels)))
+        before, after = (np.sort(np.concatenate([part[client] for part in p.parts])) for p in (plain, found))
+        assert np.array_equal(np.setdiff1d(before, server), after)
+    assert sorted([*together(found).tolist(), *server.tolist()]) == list(range(len(labels)))
+    owned = np.setdiff1d(np.arange(len(labels)), server)
     for name, values in found.details.items():
         assert values.shape == (len(labels),)
         assert values.dtype == DETAILS[name]
     if "observed" in found.details:
-        assert set(found.details["observed"].tolist()) <= set(labels)
+        assert set(found.details["observed"][owned].tolist()) <= set(labels)
     if "stage" in found.details:
-        assert found.details["stage"].min() >= 0  # every example comes once
-        assert heterogeneity.stage_counts(found, np.array(labels), 4).sum() == len(labels)
+        assert found.details["stage"][owned].min() >= 0  # every example comes once
+        assert heterogeneity.stage_counts(found, np.array(labels), 4).sum() == len(owned)
     held_out = np.zeros(clients, bool) if found.held_out is None else found.held_out
     assert held_out.sum() == ("held-out-clients" in names)
     assert not found.train.sizes[held_out].any()
@@ -120,7 +126,11 @@ def test_two_seeds_draw_differently(change):
     someone = view(balanced(4, 50), np.arange(200) % 10, 10)
     one, other = (apply(change, someone, seed, **OPTIONS[change]) for seed in (1, 5))
     fields = [(one.observed, other.observed), (one.labelled, other.labelled), (one.stage, other.stage)]
-    fields += [(one.held_out, other.held_out), *((one.transforms[n], other.transforms[n]) for n in one.transforms)]
+    fields += [
+        (one.held_out, other.held_out),
+        (one.server, other.server),
+        *((one.transforms[n], other.transforms[n]) for n in one.transforms),
+    ]
     differ = any(a is not None and not np.array_equal(a, b) for a, b in fields)
     assert differ == (change != "feature-noise")
 
@@ -236,6 +246,31 @@ def test_known_labels_are_drawn_uniformly():
     for seed in range(draws):
         known += apply("limited-labels", someone, seed, share=0.2).labelled
     assert np.all(np.abs(known / draws - 0.2) < 5 * np.sqrt(0.16 / draws))
+
+
+def test_the_server_takes_a_share_of_each_class_and_nobody_else_knows_a_label():
+    labels, owner = np.repeat([0, 1, 2], [101, 40, 3]), np.arange(144) % 4
+    held_out = np.array([False, False, True, False])
+    found = apply("server-labels", replace(view(labels, owner, 4), held_out=held_out), share=0.1)
+    free = owner != 2
+    sizes = [int((free & (labels == label)).sum()) for label in range(3)]
+    assert [found.server[labels == k].sum() for k in range(3)] == [max(int(0.1 * n + 0.5), 1) for n in sizes]
+    assert not found.server[~free].any()
+    assert np.array_equal(found.owner, np.where(found.server, -1, owner))
+    assert not found.labelled.any()
+    with pytest.raises(PartitionError, match="two changes give examples to the server"):
+        apply("server-labels", found, share=0.1)
+
+
+def test_examples_of_the_server_are_part_of_the_stored_content(tmp_path):
+    labels = balanced(4, 50)
+    found = draw(file("server-labels"), labels, 0)
+    counts = heterogeneity.label_counts(found, labels, 4)
+    path = store.save(Project(tmp_path), "data", "one", found, counts, heterogeneity.measure(counts))
+    again = store.load(path)
+    assert np.array_equal(again.server, found.server)
+    assert again.hash == found.hash
+    assert replace(found, server=found.server[1:]).hash != found.hash
 
 
 def test_unseen_classes_have_no_labels_anywhere():

@@ -372,6 +372,12 @@ def test_only_labelled_examples_are_learned_from():
     assert pooled.unlabelled[0].tolist() == [i for i in joined(parts.train) if not labelled[i]]
 
 
+def test_the_server_keeps_its_examples_for_methods_that_ask_for_them():
+    assert opened().server is None
+    assert opened(server=np.array([3, 7])).server.tolist() == [3, 7]
+    assert opened(server=np.array([3, 7])).pooled().server.tolist() == [3, 7]
+
+
 def test_nobody_knows_a_label():
     found = opened(details={"labelled": np.zeros(CLIENTS * EACH, bool)})
     for name in ("fedavg", "centralised"):

@@ -33,7 +33,7 @@ from raw_files import (
     rot,
     set_remote,
 )
-from servers import HOST, BucketStore, FolderStore, s3, ssh, stalling_line, wait_for, web
+from servers import HOST, BucketStore, FolderStore, free_port, s3, ssh, stalling_line, wait_for, web
 
 pytestmark = pytest.mark.xdist_group("remotes")  # one set of servers
 
@@ -430,9 +430,7 @@ def test_a_remote_that_hangs_up_in_the_middle(remote, project, published, monkey
 @pytest.mark.slow
 @pytest.mark.parametrize("remote", SERVED, indirect=True)
 def test_a_server_that_is_down(remote, project, published, monkeypatch):
-    with stalling_line(remote.port, ENOUGH) as line:
-        gone = line.port
-    remote.use(project, gone)
+    remote.use(project, free_port())
     refused = obtain(project)
     assert refused.returncode == 1
     assert "heterobench: data set grains cannot be obtained" in refused.stderr

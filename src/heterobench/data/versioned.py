@@ -32,10 +32,11 @@ def stage_of(name: str) -> str:
 def obtain(project: Project, name: str) -> Path:
     """Make ``data/raw/<name>`` hold what the parameter file says; return the path of its ``source.json``.
 
-    What is there but incomplete or altered is removed first: DVC, which looks at sizes and times, might keep it. With a default remote, ``dvc pull`` comes next.
-    Without one, or where it does not deliver the right bytes, the stage ``fetch@<name>`` is reproduced: DVC
-    restores its files from the local cache if they are there and fetches them if not. One process at a time
-    does this for a data set; the others wait. Messages, those of DVC included, go to stderr.
+    What is there but incomplete or altered is removed first: DVC, which looks at sizes and times, might keep it.
+    With a default remote, ``dvc pull`` comes next. Without one, or where it does not deliver the right bytes, the
+    stage ``fetch@<name>`` is reproduced: DVC restores its files from the local cache if they are there and fetches
+    them if not. One process at a time does this for a data set; the others wait. Messages, those of DVC included, go
+    to stderr.
 
     Raises DataError where neither remote nor source has the files, and leaves none of them behind then;
     ConfigurationError for a data set without a stage and for a remote that does not verify.

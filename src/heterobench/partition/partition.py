@@ -29,8 +29,8 @@ class Partition:
     Where a partition comes from (scheme, seed, data) stands in its manifest, so that equal content is equal.
 
     details: what `heterobench.partition.changes.View` calls observed, labelled and stage, name -> [examples]; held_out
-    bool [clients]; transforms, name -> float64 [clients]; per_stage, names of transformations. A client that is held
-    out has test examples only.
+    bool [clients]; transforms, name -> float64 [clients]; per_stage, names of transformations; server, int64,
+    ascending: labelled examples that the server holds. A client that is held out has test examples only.
     """
 
     train: Rows
@@ -40,6 +40,7 @@ class Partition:
     held_out: np.ndarray | None = None
     transforms: Mapping[str, np.ndarray] = field(default_factory=dict)
     per_stage: tuple[str, ...] = ()
+    server: np.ndarray | None = None
 
     def __post_init__(self):
         if len({len(part) for part in self.parts}) > 1:
@@ -71,8 +72,9 @@ class Partition:
         for part in self.parts:
             found.update(part.offsets.astype("<i8", copy=False))
             found.update(part.indices.astype("<i8", copy=False))
-        held_out = {} if self.held_out is None else {"held_out": self.held_out}
-        for kind, values in (("detail", self.details), ("client", held_out), ("transform", self.transforms)):
+        others = {"held_out": self.held_out, "server": self.server}
+        others = {name: array for name, array in others.items() if array is not None}
+        for kind, values in (("detail", self.details), ("client", others), ("transform", self.transforms)):
             for name, array in sorted(values.items()):
                 found.update(f"{kind} {name} {len(array)} ".encode())
                 found.update(array.astype("<f8" if kind == "transform" else "<i8"))
@@ -112,4 +114,5 @@ def draw(
     for name, dtype in DETAILS.items():
         if (values := getattr(view, name)) is not None:
             details[name] = np.where(view.owner >= 0, values, ABSENT[name]).astype(dtype)
-    return Partition(*parts, details, view.held_out, view.transforms, view.per_stage)
+    server = None if view.server is None else np.flatnonzero(view.server)
+    return Partition(*parts, details, view.held_out, view.transforms, view.per_stage, server)

@@ -179,6 +179,8 @@ def _table(partition: Partition, counts: np.ndarray, measured: dict, staged: np.
         return table
     examples = {len(values) for values in partition.details.values()}
     about = {"examples": max(examples, default=0), "per_stage": list(partition.per_stage)}
+    if partition.server is not None:
+        about["server"] = partition.server.tolist()
     return table.replace_schema_metadata({"heterobench": json.dumps(about)})
 
 
@@ -192,7 +194,8 @@ def _partition(table: pa.Table) -> Partition:
             details[name] = np.full(about["examples"], ABSENT[name], dtype)
             for part, rows in zip(PARTS, parts, strict=True):
                 details[name][rows.indices] = _rows(table[f"{part}_{name}"]).indices
-    return Partition(*parts, details, _held_out(table), _transforms(table), tuple(about.get("per_stage", ())))
+    server = np.array(about["server"], np.int64) if "server" in about else None
+    return Partition(*parts, details, _held_out(table), _transforms(table), tuple(about.get("per_stage", ())), server)
 
 
 def _held_out(table: pa.Table) -> np.ndarray | None:

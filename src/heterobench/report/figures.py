@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +25,7 @@ DASHES = ("-", (0, (6, 1.6)), (0, (4, 1.4, 1, 1.4)), (0, (1.6, 1.2)))
 GREYS = (("#777777", (0, (5, 2.5))), ("#777777", (0, (1, 1.8))))
 LEADER = {"arrowstyle": "-", "linewidth": 0.6, "alpha": 0.6, "shrinkA": 1, "shrinkB": 0, "relpos": (0, 0.5)}
 DIRECT = 12  # lines that are labelled at their ends in a figure of one scenario
+CHARACTER = 0.085  # inches that a letter of a title is wide, at most on average
 STYLE = {
     "font.family": "DejaVu Sans",  # comes with matplotlib: the same letters on every machine
     "font.size": 9.5,
@@ -117,10 +119,13 @@ def overview(benchmark: Benchmark, curves: dict[str, pd.DataFrame], levels: dict
     width = 9.6
     per_row = _legend_columns([arm.title for arm in order], width)
     legend = 0.26 * math.ceil(len(order) / per_row) + 0.15
-    height = 2.75 * rows + 0.45 + legend
+    characters = int(width / columns / CHARACTER)
+    titles = [textwrap.fill(labels.title(benchmark, scenario), characters) for scenario in scenarios]
+    more = max(title.count("\n") for title in titles)  # lines of the longest title beyond the first
+    height = (2.75 + 0.17 * more) * rows + 0.45 + legend
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(width, height))
-        top = 1 - (legend + 0.28) / height
+        top = 1 - (legend + 0.28 + 0.17 * more) / height
         axes = figure.subplots(rows, columns, sharey=True, sharex=axis == "rounds", squeeze=False)
         figure.subplots_adjust(
             left=0.062,
@@ -128,7 +133,7 @@ def overview(benchmark: Benchmark, curves: dict[str, pd.DataFrame], levels: dict
             top=top,
             bottom=0.5 / height,
             wspace=0.09,
-            hspace=0.3 if axis == "rounds" else 0.36,
+            hspace=(0.3 if axis == "rounds" else 0.36) + 0.08 * more,
         )
         for index, ax in enumerate(axes.flat):
             if index >= len(scenarios):
@@ -136,7 +141,7 @@ def overview(benchmark: Benchmark, curves: dict[str, pd.DataFrame], levels: dict
                 continue
             scenario = scenarios[index]
             _draw(ax, benchmark, scenario, curves[scenario.name], levels, axis)
-            ax.set_title(labels.title(benchmark, scenario), color="#1c1e21")
+            ax.set_title(titles[index], color="#1c1e21")
             if index % columns == 0:
                 ax.set_ylabel("Test accuracy (%)")
             if index + columns >= len(scenarios):
@@ -168,7 +173,7 @@ def single(benchmark: Benchmark, scenario: Scenario, frame: pd.DataFrame, levels
         direct = len(arms) <= DIRECT
         figure.subplots_adjust(left=0.085, right=0.72 if direct else 0.98, top=0.91, bottom=0.12)
         ends = _draw(ax, benchmark, scenario, frame, levels, "rounds")
-        ax.set_title(labels.title(benchmark, scenario), color="#1c1e21")
+        ax.set_title(textwrap.fill(labels.title(benchmark, scenario), 72), color="#1c1e21")
         ax.set_xlabel("Round")
         ax.set_ylabel("Test accuracy (%)")
         _limits([ax])
@@ -208,7 +213,7 @@ def _draw(ax, benchmark: Benchmark, scenario: Scenario, frame: pd.DataFrame, lev
             flat.append((arm, made.mean[-1], style))
             continue
         ax.fill_between(x, made.low, made.high, color=style["color"], alpha=0.1, linewidth=0, zorder=2)
-        ax.plot(x, made.mean, **style)
+        ax.plot(x, made.mean, marker="o" if len(x) < 3 else None, markersize=4, **style)  # a point alone is no line
         finite = np.flatnonzero(np.isfinite(made.mean))
         if len(finite) == 0:
             continue

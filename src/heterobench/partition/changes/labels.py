@@ -76,6 +76,33 @@ def limited_labels(view: View, options: LimitedLabels, generator: np.random.Gene
     return _labelled(view, labelled)
 
 
+class ServerLabels(Strict):
+    share: float = Field(gt=0, lt=1, description="of each class's examples that the server holds")
+
+
+@change("server-labels", ServerLabels)
+def server_labels(view: View, options: ServerLabels, generator: np.random.Generator) -> View:
+    """Labels at the server: it takes floor(share * size + 1/2) examples of each class, at least one, drawn uniformly
+    from all clients together; clients keep the others and know no label at all.
+
+    Examples of clients that are held out stay where they are. A client may end below the partition's `minimum`, which
+    counts before changes.
+
+    Source: Jeong et al., FedMatch, arXiv 2006.12097, labels at the server: a few of each class. Deviation: a share
+    instead of a number.
+    """
+    if view.server is not None:
+        raise PartitionError("two changes give examples to the server; keep one")
+    _, number = np.unique(view.columns.labels, return_inverse=True)
+    free = view.owner >= 0
+    if view.held_out is not None:
+        free &= ~_of_owner(view, view.held_out, True)
+    place, size = random_places(np.where(free, number, -1), generator)
+    server = free & (place < np.maximum(np.floor(options.share * size + 0.5), 1))
+    kept = replace(view, owner=np.where(server, -1, view.owner).astype(np.int32), server=server)
+    return _labelled(kept, np.zeros(len(server), bool))
+
+
 class UnseenClasses(Strict):
     number: int | None = Field(None, ge=1, description="so many classes, drawn")
     classes: list[Annotated[int, Field(ge=0)]] | None = Field(None, min_length=1, description="these labels")

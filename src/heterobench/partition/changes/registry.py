@@ -21,7 +21,7 @@ class View:
     the client knows the label at all. stage: int32 [n], from 0: the part of the run in which an example is there.
     held_out: bool [clients], who never trains, and is only tested. transforms: name -> float64 [clients], how strongly
     `heterobench.data.transforms` changes a client's inputs. per_stage: names of transformations that differ from
-    stage to stage.
+    stage to stage. server: bool [n], examples that the server holds, with their labels; they are nobody's.
     """
 
     columns: Columns
@@ -33,6 +33,7 @@ class View:
     held_out: np.ndarray | None = None
     transforms: dict[str, np.ndarray] = field(default_factory=dict)
     per_stage: tuple[str, ...] = ()
+    server: np.ndarray | None = None
 
     def transformed(self, name: str, strength: np.ndarray) -> View:
         """This view with a transformation of that strength, [clients]; PartitionError if it has it already."""
