@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -437,3 +438,13 @@ def test_unknown_algorithms_of_the_registry(project):
     assert "no algorithm 'fedavgg'; did you mean 'fedavg'?" in message(project, lambda _: registry.algorithm("fedavgg"))
     assert "_local-sgd" not in registry.algorithms()
     assert "local-only" in registry.algorithms()
+
+
+def test_the_lock_file_holds_pins_only_and_every_package_that_the_project_names():
+    lines = (REPOSITORY.root / "requirements.lock").read_text().splitlines()
+    pins = [line for line in lines if not line.startswith("#")]
+    assert all(re.fullmatch(r"[A-Za-z0-9_.\-]+==[A-Za-z0-9.]+", pin) for pin in pins)
+    known = {pin.partition("==")[0].lower().replace("_", "-") for pin in pins}
+    project = tomllib.loads((REPOSITORY.root / "pyproject.toml").read_text())["project"]
+    wanted = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
+    assert {re.match(r"[A-Za-z0-9_.\-]+", name)[0].lower().replace("_", "-") for name in wanted} <= known

@@ -110,7 +110,7 @@ def provenance(root: Path, device: str) -> dict[str, Any]:
 
     return {
         "revision": _git(root, "rev-parse", "HEAD"),
-        "dirty": bool(_git(root, "status", "--porcelain")),
+        "dirty": bool(_git(root, "status", "--porcelain", "--", ".", ":!scores")),
         "python": platform.python_version(),
         "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
         "hardware": {
