@@ -30,6 +30,7 @@ from heterobench.errors import RunError
 from heterobench.executor import distributed
 from heterobench.federation import Federation
 from heterobench.files import file_digest, write_json
+from heterobench.memory import keep_freed_memory
 from heterobench.opening import Opened
 from heterobench.partition.store import open_partition
 from heterobench.records import record, saved_model
@@ -47,6 +48,7 @@ def configure_torch(threads: int, device: str) -> None:
     The CPU kernels of our nets are deterministic as they are, and asking torch for it would import its compiler.
     """
     torch.set_num_threads(threads)
+    keep_freed_memory()
     if device.startswith("cuda"):
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)

@@ -21,6 +21,7 @@ from torch import Tensor
 from heterobench.algorithm import State
 from heterobench.errors import RunError
 from heterobench.executor.local import Local, Result, Work, local_training
+from heterobench.memory import keep_freed_memory
 
 
 def _shared(like: Tensor, count: int) -> Tensor:
@@ -105,6 +106,7 @@ class Workers:
         for other in others:
             other.close()  # else our copy would keep the pipe open when the parent dies
         torch.set_num_threads(1)
+        keep_freed_memory()
         with contextlib.suppress(EOFError, KeyboardInterrupt, BrokenPipeError):
             while True:
                 cohort = pipe.recv()
