@@ -9,6 +9,7 @@ loopback, runs a small project through ``profiles/slurm``, stops the servers aga
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import shutil
@@ -123,6 +124,8 @@ def damage(root: Path, partition: str) -> None:
 
 
 def main() -> None:
+    if importlib.util.find_spec("snakemake_executor_plugin_slurm") is None:
+        raise SystemExit("Snakemake's SLURM plugin is not installed: pip install -e '.[slurm]'")
     root = miniature(Path(tempfile.mkdtemp(prefix="heterobench-cluster-")) / "project")
     algorithms = "fedavg, fedprox, scaffold, fednova, feddyn"
     files = {"healthy": ("dirichlet-0.1, iid", algorithms), "broken": ("k-classes-2", "fedavg")}
