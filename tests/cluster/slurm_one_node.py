@@ -23,7 +23,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from miniature import environment, miniature
+from miniature import miniature, snakemake
 
 CONF = Path("/etc/slurm/slurm.conf")  # the only place where srun inside a job looks
 SETTINGS = """
@@ -105,18 +105,6 @@ def slurm() -> Iterator[None]:
         shutil.rmtree(state, ignore_errors=True)
 
 
-def snakemake(root: Path, *arguments: str) -> tuple[int, str]:
-    result = subprocess.run(
-        [sys.executable, "-m", "snakemake", *arguments],
-        cwd=root,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    return result.returncode, result.stdout
-
-
 def damage(root: Path, partition: str) -> None:
     """Cut a stored partition in half: the job that reads it has to fail, each time it is tried."""
     file = next((root / "data/partitions/digits").glob(f"{partition}-*.parquet"))
@@ -134,8 +122,8 @@ def main() -> None:
         (root / f"params/benchmarks/{name}.yaml").write_text(text)
     (root / "params/config.yaml").write_text("preset: mini\nbenchmarks: [healthy, broken]\n")
     manifest = "results/partitions/digits/k-classes-2/seed-0.json"
-    code, output = snakemake(root, "--cores", "2", manifest)
-    assert code == 0, output[-3000:]
+    result = snakemake(root, "--cores", "2", manifest)
+    assert result.returncode == 0, result.stdout[-3000:]
     damage(root, "k-classes-2")
 
     targets = [
@@ -147,18 +135,18 @@ def main() -> None:
     began = time.monotonic()
     with slurm():
         profile = ["--profile", "profiles/slurm", "--default-resources", "slurm_partition=local"]
-        code, output = snakemake(root, *profile, "--", *targets)
+        result = snakemake(root, *profile, "--", *targets)
     done = [target for target in targets if (root / target).is_file()]
-    submitted = len(re.findall(r"submitted with SLURM jobid", output))
+    submitted = len(re.findall(r"submitted with SLURM jobid", result.stdout))
     print(f"{len(done)} of {len(targets)} jobs finished in {time.monotonic() - began:.0f} s, {submitted} submitted")
     try:
-        assert [target for target in targets if target not in done] == [targets[-1]], output[-4000:]
+        assert [target for target in targets if target not in done] == [targets[-1]], result.stdout[-4000:]
         assert submitted == 12, f"10 jobs and a failing one tried twice are 12 submissions, not {submitted}"
-        assert code == 1, "the failed job has to be told by the exit status"
+        assert result.returncode == 1, "the failed job has to be told by the exit status"
         log = (root / "results/logs/broken/mini/train/digits.k-classes-2.softmax.full/fedavg.log").read_text()
         assert "k-classes-2" in log, log
     except AssertionError:
-        print(output[-6000:])
+        print(result.stdout[-6000:])
         raise
     print("the failing job was tried twice and reported:", log.strip().splitlines()[-1][:160])
     shutil.rmtree(root.parent)

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from miniature import environment, miniature
+from miniature import snakemake as run_snakemake
 
 COMPARED = ("rounds.jsonl", "final.safetensors", "selected.safetensors", "config.json")
 
@@ -21,14 +22,7 @@ pytestmark = pytest.mark.xdist_group("pipeline")
 
 
 def snakemake(root: Path, *arguments: str, check: bool = True) -> str:
-    result = subprocess.run(
-        [sys.executable, "-m", "snakemake", *arguments],
-        cwd=root,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    result = run_snakemake(root, *arguments)
     if check:
         assert result.returncode == 0, result.stdout[-4000:]
     return result.stdout

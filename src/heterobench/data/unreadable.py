@@ -13,12 +13,13 @@ from scipy.io.matlab import MatReadError
 
 from heterobench.errors import DataError
 
-# What tarfile, zipfile, gzip, bz2, numpy, h5py, scipy.io and Pillow raise for truncated or altered bytes, and for a
-# member that is not there (KeyError).
+# What tarfile, zipfile, gzip, bz2, numpy, h5py, scipy.io and Pillow raise for truncated or altered bytes, for a member
+# that is not there (KeyError), and for an edition of the format that they do not read (NotImplementedError).
 FAULTS = (
     OSError,
     EOFError,
     KeyError,
+    NotImplementedError,
     TypeError,
     ValueError,
     MatReadError,
@@ -29,10 +30,13 @@ FAULTS = (
 
 
 @contextmanager
-def decoding(path: Path) -> Iterator[None]:
-    """Inside, a fault raises DataError. Keep it close to the decoder: a fault of other code is blamed on `path` too."""
+def decoding(path: Path, complaint: str = "cannot be decoded") -> Iterator[None]:
+    """Inside, a fault raises DataError: `path`, `complaint` and the decoder's reason.
+
+    Keep it close to the decoder: a fault of other code is blamed on `path` too.
+    """
     try:
         yield
     except FAULTS as error:
         reason = error.args[0] if isinstance(error, KeyError) and error.args else error
-        raise DataError(f"{path}: cannot be decoded: {reason or type(error).__name__}") from error
+        raise DataError(f"{path}: {complaint}: {reason or type(error).__name__}") from error

@@ -8,13 +8,13 @@ val: who needs validation data cuts them from the clients' own.
 from __future__ import annotations
 
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 from pydantic import Field
 
 from heterobench.config.strict import Strict
 from heterobench.data.readers import Arrays
+from heterobench.data.unreadable import decoding
 from heterobench.errors import DataError
 
 
@@ -24,11 +24,8 @@ class Options(Strict):
 
 def read(raw: Path, options: Options) -> Arrays:
     path = raw / options.file
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            parts = {part: (archive[f"{part}_images"], archive[f"{part}_labels"]) for part in ("train", "val", "test")}
-    except (BadZipFile, EOFError, KeyError, ValueError) as error:
-        raise DataError(f"{path}: not a MedMNIST file: {error}") from None
+    with decoding(path, "not a MedMNIST file"), np.load(path, allow_pickle=False) as archive:
+        parts = {part: (archive[f"{part}_images"], archive[f"{part}_labels"]) for part in ("train", "val", "test")}
     for part, (images, labels) in parts.items():
         if images.ndim not in (3, 4) or labels.shape != (len(images), 1):
             raise DataError(f"{path}: {part}: images {images.shape}, labels {labels.shape}; expected one label each")

@@ -8,16 +8,15 @@ There is no official split: ours makes a fifth of each class of each domain test
 
 from __future__ import annotations
 
-import zlib
 from pathlib import Path
 
 import numpy as np
 import scipy.io
-from scipy.io.matlab import MatReadError
 
 from heterobench.config.strict import Strict
 from heterobench.data.holdout import held_out_rows
 from heterobench.data.readers import Arrays
+from heterobench.data.unreadable import decoding
 from heterobench.errors import DataError
 
 DOMAINS = {"amazon": "amazon", "caltech": "Caltech10", "dslr": "dslr", "webcam": "webcam"}
@@ -46,11 +45,9 @@ def read(raw: Path, options: Options) -> Arrays:
 
 def domain(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Shares of the words, float32 [n, 800], and classes, int64 [n] from 0. Raises DataError."""
-    try:
+    with decoding(path, "not a MATLAB file with fts and labels"):
         content = scipy.io.loadmat(path, variable_names=["fts", "labels"])
         counts, labels = content["fts"].astype(np.float64), content["labels"].ravel().astype(np.int64) - 1
-    except (KeyError, MatReadError, NotImplementedError, OSError, TypeError, ValueError, zlib.error) as error:
-        raise DataError(f"{path}: not a MATLAB file with fts and labels: {error}") from None
     if counts.ndim != 2 or counts.shape[1] != WORDS or len(labels) != len(counts):
         raise DataError(f"{path}: expected fts [n, {WORDS}] and n labels, found {counts.shape} and {labels.shape}")
     total = counts.sum(axis=1, keepdims=True)
