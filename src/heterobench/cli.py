@@ -86,10 +86,17 @@ def _benchmark(project: Project, options: argparse.Namespace) -> resolve.Benchma
 
 def _train(project: Project, options: argparse.Namespace) -> None:
     from heterobench.training import run_job
+    from heterobench.tuning import final_job
 
     benchmark = _benchmark(project, options)
-    seeds = options.seeds or benchmark.seeds
-    print(run_job(benchmark.job(options.scenario, options.algorithm), seeds, resolve.config(project)))
+    job = final_job(benchmark, options.scenario, options.algorithm)
+    print(run_job(job, options.seeds or benchmark.seeds, resolve.config(project)))
+
+
+def _tune(project: Project, options: argparse.Namespace) -> None:
+    from heterobench.tuning import tune
+
+    print(tune(_benchmark(project, options), options.scenario, options.algorithm, resolve.config(project)))
 
 
 def _evaluate(project: Project, options: argparse.Namespace) -> None:
@@ -188,6 +195,10 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("dataset")
     sub.add_argument("partitions", nargs="+")
     sub.add_argument("--seed", type=int, default=0)
+
+    sub = command("tune", _tune, "the trials of one scenario and algorithm of a benchmark, and the best of them")
+    in_benchmark(sub, scenario=True)
+    sub.add_argument("--algorithm", required=True, help="a row of the benchmark")
 
     sub = command("train", _train, "all runs of one scenario and algorithm of a benchmark")
     in_benchmark(sub, scenario=True)

@@ -64,5 +64,12 @@ class Project:
     def runs(self, benchmark: str, preset: str, scenario: str, arm: str) -> Path:
         return self.benchmark(benchmark, preset) / "runs" / scenario / arm
 
+    def tuning(self, benchmark: str, preset: str, scenario: str, arm: str) -> Path:
+        """The trials of an arm in a scenario, and ``chosen.json``: what was tried and which was best."""
+        return self.benchmark(benchmark, preset) / "tuning" / scenario / arm
+
+    def trial(self, benchmark: str, preset: str, scenario: str, arm: str, number: int) -> Path:
+        return self.tuning(benchmark, preset, scenario, arm) / f"trial-{number}"
+
     def run(self, benchmark: str, preset: str, scenario: str, arm: str, seed: int) -> Path:
         return self.runs(benchmark, preset, scenario, arm) / f"seed-{seed}"

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import product
+from pathlib import Path
 from typing import Any
 
-from heterobench import models, registry
+from heterobench import models, registry, search
 from heterobench.config.reading import load, names, read_yaml, shown
 from heterobench.config.schema import (
     AlgorithmFile,
@@ -21,8 +22,11 @@ from heterobench.config.schema import (
     PartitionFile,
     Preset,
     Published,
+    Range,
     ScenarioGrid,
     ScheduleFile,
+    Space,
+    Tuning,
 )
 from heterobench.config.strict import build, nearest
 from heterobench.data.schema import DatasetFile
@@ -45,6 +49,8 @@ class Arm:
     defaults: dict[str, Any]
     settings: dict[str, Any]
     published: tuple[Published, ...] = ()
+    search: dict[str, Space] = field(default_factory=dict)
+    """What tuning may try; what the row sets is not searched."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +75,10 @@ class Scenario:
 
 @dataclass(frozen=True)
 class Job:
-    """What one training process computes: a scenario and an arm, for several seeds."""
+    """What one training process computes: a scenario and an arm, for several seeds.
+
+    `tuned` holds what tuning sets: the setting of trial number `trial`, or, without a number, the chosen one.
+    """
 
     project: Project
     benchmark: str
@@ -77,14 +86,27 @@ class Job:
     scenario: Scenario
     arm: Arm
     where: str  # what its user wrote, for errors
+    tuned: dict[str, Any] = field(default_factory=dict)
+    trial: int | None = None
 
     @cached_property
     def hyperparameters(self):
-        """Frozen, validated hyper-parameters: the file's defaults < what the table shares < what the row sets."""
+        """Frozen, validated hyper-parameters: defaults of the file < shared by the table < tuned < set by the row."""
         where = f"{self.where}: {self.arm.name} on {self.scenario.name}"
+        if self.trial is not None:
+            where += f", trial {self.trial}"
         model = registry.algorithm(self.arm.algorithm).HyperParameters
         shared = {k: v for k, v in self.scenario.settings.items() if k in model.model_fields}
-        return build(model, self.arm.defaults | shared | self.arm.settings, where)
+        return build(model, self.arm.defaults | shared | self.tuned | self.arm.settings, where)
+
+    @property
+    def folder(self) -> Path:
+        """Where the job's runs lie, each in a folder of its own."""
+        place = (self.benchmark, self.preset, self.scenario.name, self.arm.name)
+        return self.project.runs(*place) if self.trial is None else self.project.trial(*place, self.trial)
+
+    def run_folder(self, seed: int) -> Path:
+        return self.folder / f"seed-{seed}"
 
     def configuration(self) -> dict[str, Any]:
         """Everything that decides the bits of this job's runs, the seed and the data aside, as plain JSON."""
@@ -116,6 +138,7 @@ class Benchmark:
     arms: tuple[Arm, ...]
     seeds: tuple[int, ...]
     project: Project
+    tuning: Tuning | None = None
 
     def job(self, scenario: str, arm: str) -> Job:
         """The job of a scenario and an arm, by their names."""
@@ -129,6 +152,21 @@ class Benchmark:
 
     def jobs(self) -> list[Job]:
         return [self.job(s.name, a.name) for s in self.scenarios for a in self.arms]
+
+    def trials(self, scenario: str, arm: str) -> list[Job]:
+        """The jobs that tuning tries for an arm in a scenario, the defaults first; none in a table without tuning."""
+        if self.tuning is None:
+            return []
+        job = self.job(scenario, arm)
+        where = f"{job.where}.tuning: params/algorithms/{job.arm.algorithm}.yaml"
+        defaults = job.hyperparameters.model_dump()
+        found = search.settings(job.arm.search, defaults, self.tuning.trials, where)
+        return [replace(job, tuned=setting, trial=number) for number, setting in enumerate(found)]
+
+    @property
+    def all_seeds(self) -> tuple[int, ...]:
+        """Seeds of the table and of its tuning: those that partitions are drawn for."""
+        return tuple(sorted({*self.seeds, *(self.tuning.seeds if self.tuning else ())}))
 
 
 OVERRIDES = "HETEROBENCH_CONFIG"
@@ -162,9 +200,11 @@ def algorithm_files(project: Project) -> dict[str, AlgorithmFile]:
         build(module.HyperParameters, files[name].defaults, f"{path}: defaults")
         for key, variant in files[name].variants.items():
             build(module.HyperParameters, files[name].defaults | variant.defaults, f"{path}: variants.{key}")
-        for key in files[name].search:
+        for key, space in files[name].search.items():
             if key not in fields:
                 raise ConfigurationError(f"{path}: search: unknown hyper-parameter {key!r}{nearest(key, fields)}")
+            for value in (space.low, space.high) if isinstance(space, Range) else space:
+                build(module.HyperParameters, files[name].defaults | {key: value}, f"{path}: search")
     return files
 
 
@@ -198,6 +238,7 @@ def resolve_arm(files: dict[str, AlgorithmFile], entry: ArmEntry, where: str) ->
         defaults=file.defaults | (chosen.defaults if chosen else {}),
         settings=entry.hyperparameters,
         published=tuple(file.published),
+        search={key: space for key, space in file.search.items() if key not in entry.hyperparameters},
     )
 
 
@@ -263,9 +304,12 @@ def benchmark(project: Project, name: str, preset: str) -> Benchmark:
     if unknown := shared - accepted:
         key = sorted(unknown)[0]
         raise ConfigurationError(f"{where}: hyperparameters: no algorithm here takes {key!r}{nearest(key, accepted)}")
-    result = Benchmark(name, preset, file.title, file.about, scenarios, arms, tuple(chosen.seeds), project)
+    result = Benchmark(
+        name, preset, file.title, file.about, scenarios, arms, tuple(chosen.seeds), project, chosen.tuning
+    )
     for job in result.jobs():
-        _ = job.hyperparameters
+        for each in (job, *result.trials(job.scenario.name, job.arm.name)):
+            _ = each.hyperparameters
     return result
 
 

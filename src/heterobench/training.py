@@ -108,11 +108,13 @@ def train(
     recorder: Recorder,
     about: dict[str, Any],
     checkpoint_seconds: float,
+    until: int | None = None,
 ) -> tuple[RunState, Tensor, Best]:
-    """All rounds of a run, from its last checkpoint where there is one.
+    """All rounds of a run, or those up to round `until`, from its last checkpoint where there is one.
 
     `federation` is what is evaluated (the setting's own may be pooled); `about` is the provenance.
-    Returns the last state, the model(s) after the last round, and the best on validation data.
+    Returns the last state, the model(s) after the last round, and the best on validation data. A run that is left
+    before its last round leaves a checkpoint, and goes on from it with the bits that it would have had anyway.
     """
     budget, folder = setting.budget, recorder.folder / record.CHECKPOINTS
     stored = checkpoint.load(folder, setting.task.device)
@@ -127,7 +129,19 @@ def train(
         seconds, evaluation, offsets = 0.0, 0.0, {}
     recorder.begin(about, offsets)
     saved, theta, metric = time.monotonic(), thetas(setting, state, len(federation)), float("nan")
-    while state.round < budget.rounds:
+
+    def store() -> None:
+        notes = {
+            "best": best.accuracy,
+            "best_round": best.round,
+            "seconds": seconds,
+            "evaluation": evaluation,
+            "offsets": recorder.offsets(),
+        }
+        checkpoint.save(folder, state, {"selected": best.theta}, notes)
+
+    last = budget.rounds if until is None else min(until, budget.rounds)
+    while state.round < last:
         began = time.perf_counter()
         state = advance(setting, state)
         seconds += time.perf_counter() - began
@@ -144,21 +158,29 @@ def train(
             recorder.append(record.TIMING, {"round": state.round} | clock)
         recorder.progress(state.round, budget.rounds, seconds, ("validation_accuracy", metric), "running")
         if time.monotonic() - saved >= checkpoint_seconds and state.round < budget.rounds:
-            notes = {
-                "best": best.accuracy,
-                "best_round": best.round,
-                "seconds": seconds,
-                "evaluation": evaluation,
-                "offsets": recorder.offsets(),
-            }
-            checkpoint.save(folder, state, {"selected": best.theta}, notes)
+            store()
             saved = time.monotonic()
-    recorder.progress(state.round, budget.rounds, seconds, ("validation_accuracy", metric), "finished")
+    whole = state.round == budget.rounds
+    if not whole:
+        store()
+    status = "finished" if whole else "paused"
+    recorder.progress(state.round, budget.rounds, seconds, ("validation_accuracy", metric), status)
     return state, theta, best
 
 
-def run(job: Job, seed: int, config: Config, dataset: Dataset, task: Classification, device: str) -> dict[str, Any]:
-    """One run; finished already, it is left as it is. Returns its line of the job's manifest."""
+def run(
+    job: Job,
+    seed: int,
+    config: Config,
+    dataset: Dataset,
+    task: Classification,
+    device: str,
+    until: int | None = None,
+) -> dict[str, Any] | None:
+    """One run, or its rounds up to `until`; finished already, it is left as it is.
+
+    Returns its line of the job's manifest, or None where rounds are left.
+    """
     partition, manifest = open_partition(job.project, job.scenario.dataset, job.scenario.partition, seed)
     if manifest["data_hash"] != dataset.hash:
         raise RunError(
@@ -182,8 +204,9 @@ def run(job: Job, seed: int, config: Config, dataset: Dataset, task: Classificat
         "arm": job.arm.name,
         "configuration": configuration,
     }
-    folder = job.project.run(job.benchmark, job.preset, job.scenario.name, job.arm.name, seed)
-    with opened(folder, config_of_run) as recorder:
+    if job.trial is not None:
+        config_of_run["trial"] = job.trial
+    with opened(job.run_folder(seed), config_of_run) as recorder:
         if not distributed.agreed(recorder.finished):
             federation = Opened(dataset, device).federation(partition, seed)
             algorithm = registry.algorithm(job.arm.algorithm).make(job.hyperparameters)
@@ -191,7 +214,9 @@ def run(job: Job, seed: int, config: Config, dataset: Dataset, task: Classificat
             executor = executors.make(config.executor, config.workers, device)
             setting = Setting(federation, task, algorithm, scenario.schedule_file, scenario.budget, seed, executor)
             with contextlib.closing(executor):
-                compute(setting, federation, recorder, about, config.checkpoint_seconds)
+                whole = compute(setting, federation, recorder, about, config.checkpoint_seconds, until)
+            if not whole:
+                return None
         return manifest_line(recorder.folder, seed, recorder.config["run_id"])
 
 
@@ -219,21 +244,33 @@ def opened(folder: Path, config_of_run: dict[str, Any]) -> Iterator[Recorder]:
 
 
 def compute(
-    setting: Setting, federation: Federation, recorder: Recorder, about: dict[str, Any], checkpoint_seconds: float
-) -> None:
-    """Train, save the models, end the record; an error is written into the record and raised."""
+    setting: Setting,
+    federation: Federation,
+    recorder: Recorder,
+    about: dict[str, Any],
+    checkpoint_seconds: float,
+    until: int | None = None,
+) -> bool:
+    """Train, save the models, end the record; False where rounds are left.
+
+    An error is written into the record and raised.
+    """
     folder, layout = recorder.folder, setting.task.layout
     try:
-        state, theta, best = train(setting, federation, recorder, about, checkpoint_seconds)
+        state, theta, best = train(setting, federation, recorder, about, checkpoint_seconds, until)
     except Exception:
         with contextlib.suppress(OSError):  # a full disk is told by the error itself
             recorder.end("failed", error=traceback.format_exc())
         raise
+    if state.round < setting.budget.rounds:
+        recorder.close()
+        return False
     run_id = recorder.config["run_id"]
     saved_model.save(folder / record.FINAL, layout, theta, {"run_id": run_id, "round": state.round})
     saved_model.save(folder / record.SELECTED, layout, best.theta, {"run_id": run_id, "round": best.round})
     seconds = record.Record(folder).timing[-1]["seconds"]
     recorder.end("finished", rounds=state.round, seconds=seconds, selected_round=best.round)
+    return True
 
 
 def manifest_line(folder: Path, seed: int, run_id: str) -> dict[str, Any]:
@@ -241,18 +278,27 @@ def manifest_line(folder: Path, seed: int, run_id: str) -> dict[str, Any]:
     return {"seed": seed, "run_id": run_id, "sha256": digests}
 
 
-def run_job(job: Job, seeds: Iterable[int], config: Config) -> Path:
-    """All runs of a job in this process; then the manifest ``runs.json``, which holds digests and no times.
-
-    A run that fails leaves its error in its record; the others go on, and the job fails at the end.
-    """
+@contextlib.contextmanager
+def workplace(job: Job, config: Config) -> Iterator[tuple[Dataset, Classification, str]]:
+    """What the runs of a job share: data set, task, and a device that is theirs while they run."""
     dataset = open_dataset(job.project, job.scenario.dataset)
-    lines, failed = [], {}
     with chosen(config.device, config.runs_per_gpu) as device:
         configure_torch(config.threads, device)
         if distributed.started_by_torchrun():
             distributed.join(device)
-        task = classification(job, dataset, device, config.precision)
+        yield dataset, classification(job, dataset, device, config.precision), device
+    distributed.leave()
+
+
+def run_job(job: Job, seeds: Iterable[int], config: Config) -> Path:
+    """All runs of a job in this process; then the manifest ``runs.json``, which holds digests and no times.
+
+    A run that fails leaves its error in its record; the others go on, and the job fails at the end, unless
+    the configuration says that failures are reported: then the manifest tells of them.
+    """
+    lines, failed = [], {}
+    path = job.folder / "runs.json"
+    with workplace(job, config) as (dataset, task, device):
         for seed in seeds:
             try:
                 lines.append(run(job, seed, config, dataset, task, device))
@@ -261,14 +307,13 @@ def run_job(job: Job, seeds: Iterable[int], config: Config) -> Path:
                     raise  # the other ranks wait for this one: torchrun ends them
                 log.exception("%s on %s, seed %d failed", job.arm.name, job.scenario.name, seed)
                 failed[seed] = error
-    if failed:
-        seed, error = next(iter(failed.items()))
-        raise RunError(
-            f"{job.arm.name} on {job.scenario.name}: {len(failed)} of {len(lines) + len(failed)} runs failed; "
-            f"seed {seed}: {type(error).__name__}: {error}"
-        )
-    path = job.project.runs(job.benchmark, job.preset, job.scenario.name, job.arm.name) / "runs.json"
-    if distributed.rank() == 0:
-        write_json(path, lines)
-    distributed.leave()
+                lines.append({"seed": seed, "failed": f"{type(error).__name__}: {error}"})
+        if failed and config.failures == "stop":
+            seed, error = next(iter(failed.items()))
+            raise RunError(
+                f"{job.arm.name} on {job.scenario.name}: {len(failed)} of {len(lines)} runs failed; "
+                f"seed {seed}: {type(error).__name__}: {error}"
+            )
+        if distributed.rank() == 0:
+            write_json(path, lines)
     return path

@@ -19,6 +19,7 @@ from heterobench.report.outputs import (
     score_folders,
     table_files,
 )
+from heterobench.tuning import chosen_file
 
 try:
     PROJECT = Project.find(Path.cwd())

@@ -1,13 +1,16 @@
 # One job draws a partition for all seeds. Files are stored under their content hash; the manifests name them, and
 # as long as a manifest stays the same nothing below it runs again.
 def partitions():
-    """(dataset, partition) -> its seeds and its file, over all benchmarks."""
+    """(dataset, partition) -> its seeds, those of the tables, and its file, over all benchmarks."""
     found = {}
     for benchmark in BENCHMARKS.values():
         for scenario in benchmark.scenarios:
-            seeds, _ = found.get((scenario.dataset, scenario.partition), (set(), None))
+            seeds, shown, _ = found.get(
+                (scenario.dataset, scenario.partition), (set(), set(), None)
+            )
             found[scenario.dataset, scenario.partition] = (
-                seeds | set(benchmark.seeds),
+                seeds | set(benchmark.all_seeds),
+                shown | set(benchmark.seeds),
                 scenario.partition_file,
             )
     return found
@@ -15,7 +18,7 @@ def partitions():
 
 PARTITIONS = partitions()
 
-for (dataset, partition), (seeds, file) in PARTITIONS.items():
+for (dataset, partition), (seeds, _, file) in PARTITIONS.items():
 
     rule:
         name:
@@ -41,8 +44,8 @@ for (dataset, partition), (seeds, file) in PARTITIONS.items():
 
 for dataset in DATASETS:
     drawn = {
-        p: (min(seeds), file)
-        for (d, p), (seeds, file) in PARTITIONS.items()
+        p: (min(shown), file)
+        for (d, p), (_, shown, file) in PARTITIONS.items()
         if d == dataset
     }
 

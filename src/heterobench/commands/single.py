@@ -78,7 +78,7 @@ def run_single(project: Project, options: argparse.Namespace) -> None:
     from heterobench.training import run_job
 
     run_job(job, [options.seed], resolve.config(project))
-    folder = project.run(job.benchmark, job.preset, scenario.name, arm.name, options.seed)
+    folder = job.run_folder(options.seed)
     last = Record(folder).rounds[-1]
     for name, value in last["metrics"].items():
         print(f"{name:22} {value:.6g}")

@@ -19,8 +19,16 @@ from heterobench.tracking.folders import run_folders
 
 # Seconds: a run that has written nothing for so long, and whose process is gone, was killed.
 SILENCE = 60.0
-STATES = ("running", "stale", "failed", "finished")
-COLOURS = {"running": "cyan", "stale": "yellow", "failed": "red", "finished": "green"}
+# paused: a trial of tuning that waits for the others; stopped: one that tuning has ended early
+STATES = ("running", "paused", "stale", "failed", "stopped", "finished")
+COLOURS = {
+    "running": "cyan",
+    "paused": "cyan",
+    "stale": "yellow",
+    "failed": "red",
+    "stopped": "green",
+    "finished": "green",
+}
 
 Row = dict[str, Any]
 
@@ -40,7 +48,7 @@ def process_gone(row: Row) -> bool:
 
 def state(row: Row, now: float) -> str:
     """One of STATES. Of a process on another host only its silence can be seen: it stays "running"."""
-    if row.get("status") in ("finished", "failed"):
+    if row.get("status") in ("paused", "failed", "stopped", "finished"):
         return row["status"]
     return "stale" if now - row.get("updated", now) > SILENCE and process_gone(row) else "running"
 
@@ -60,8 +68,8 @@ def read_progress(results: Path, cache: dict[Path, tuple[tuple[int, int], Row]])
             # Not begun, or replaced at this moment: the next look sees it.
             continue
         row = cache[folder][1]
-        if row.get("status") == "running" and (folder / END).is_file():
-            # Killed between its last two files: the record is whole all the same.
+        if row.get("status") in ("running", "paused") and (folder / END).is_file():
+            # Killed between its last two files, or stopped while it waited: the record is whole all the same.
             row = row | {"status": _end_status(folder)}
         rows.append(row)
     return rows
@@ -93,7 +101,8 @@ def expected(project: Project) -> int | None:
                 for names in (grid.dataset, grid.model, grid.partition, grid.schedule):
                     product *= 1 if isinstance(names, str) else len(names)
                 scenarios += product
-            total += scenarios * len(preset.algorithms) * len(preset.seeds)
+            trials = preset.tuning.trials * len(preset.tuning.seeds) if preset.tuning else 0
+            total += scenarios * len(preset.algorithms) * (len(preset.seeds) + trials)
         return total or None
     except (ConfigurationError, KeyError, TypeError):
         return None
@@ -127,7 +136,13 @@ def time_left(row: Row, now: float) -> str:
 
 def job(row: Row) -> str:
     benchmark = f"{row.get('benchmark')}/{row.get('preset')}"
-    return f"{benchmark} {row.get('scenario')} {row.get('arm')} seed {row.get('seed')}"
+    return f"{benchmark} {row.get('scenario')} {arm(row)} seed {row.get('seed')}"
+
+
+def arm(row: Row) -> str:
+    """Name of the arm, and of its trial where the run belongs to tuning."""
+    trial = row.get("trial")
+    return str(row.get("arm")) if trial is None else f"{row.get('arm')} trial {trial}"
 
 
 def line(row: Row, now: float) -> str:
@@ -144,7 +159,8 @@ def summary(rows: list[Row], now: float, total: int | None) -> str:
     # With runs of benchmarks that are no longer asked for, the number asked for says nothing.
     of = f" of {total}" if total is not None and total >= len(rows) else ""
     parts = [f"{counts['finished']}{of} finished"]
-    return ", ".join(parts + [f"{counts[name]} {name}" for name in ("running", "failed", "stale") if counts[name]])
+    others = ("running", "paused", "stopped", "failed", "stale")
+    return ", ".join(parts + [f"{counts[name]} {name}" for name in others if counts[name]])
 
 
 def by_interest(rows: list[Row], now: float) -> list[Row]:
@@ -176,7 +192,7 @@ def table(rows: list[Row], now: float, total: int | None, height: int):
         result.add_row(
             Text(f"{row.get('benchmark')}/{row.get('preset')}"),
             Text(str(row.get("scenario"))),
-            Text(str(row.get("arm"))),
+            Text(arm(row)),
             str(row.get("seed")),
             f"{row['round']}/{row['rounds']}",
             ProgressBar(total=max(1, row["rounds"]), completed=row["round"]),

@@ -29,6 +29,9 @@ class Config(Strict):
         "float32", description="bfloat16: training's forward pass under autocast, for GPUs; part of a run's identity"
     )
     checkpoint_seconds: float = Field(30, ge=0, description="least time between two checkpoints of a run")
+    failures: Literal["stop", "report"] = Field(
+        "stop", description="report: a run that fails stands in the report as failed, and nothing stops for it"
+    )
 
     @model_validator(mode="after")
     def _one_kind_of_parallelism(self):
@@ -111,6 +114,38 @@ class ArmEntry(Strict):
     hyperparameters: dict[str, Any] = {}
 
 
+class EarlyStopping(Strict):
+    """Bad trials end early, by the same rule for every method: successive halving with one cut.
+
+    After this share of the rounds the trials of a method are compared by what they have reached so far, and only the
+    best of them go on (Jamieson and Talwalkar, AISTATS 2016, arXiv 1502.07943).
+    """
+
+    after: float = Field(gt=0, lt=1, description="share of the rounds after which trials are compared")
+    keep: float = Field(gt=0, lt=1, description="share of the trials that go on, rounded up")
+
+
+class Tuning(Strict):
+    """How hyper-parameters are chosen: the same number of trials for every method, scenario by scenario."""
+
+    trials: int = Field(ge=1, description="settings that are tried: the defaults and random draws")
+    seeds: list[Annotated[StrictInt, Field(ge=0)]] = Field(
+        min_length=1, description="seeds of the trials; best none of the table's own"
+    )
+    rule: Literal["validation", "oracle"] = Field(
+        "validation", description="oracle chooses by the test set and is marked: an upper bound, no fair answer"
+    )
+    early_stopping: EarlyStopping | None = None
+
+    @model_validator(mode="after")
+    def _sensible(self):
+        if len(set(self.seeds)) != len(self.seeds):
+            raise ValueError("seeds: none of them twice")
+        if self.rule == "oracle" and self.early_stopping:
+            raise ValueError("early_stopping: not with rule: oracle, which looks at last rounds alone")
+        return self
+
+
 class Preset(Strict):
     seeds: list[Annotated[StrictInt, Field(ge=0)]] | StrictInt = Field(description="a list, or a count n for 0..n-1")
     scenarios: list[ScenarioGrid] = Field(min_length=1)
@@ -118,6 +153,7 @@ class Preset(Strict):
     hyperparameters: dict[str, Any] = Field({}, description="shared by all algorithms")
     algorithms: list[ArmEntry] = Field(min_length=1)
     target: float | None = Field(None, gt=0, le=1)
+    tuning: Tuning | None = Field(None, description="left out: every method runs with its defaults")
 
     @field_validator("algorithms", mode="before")
     @classmethod
@@ -160,6 +196,25 @@ class Published(Strict):
     evidence: Literal["official code", "third-party code", "abstract", "memory"]
 
 
+class Range(Strict):
+    """Numbers from `low` to `high`, uniform on a linear or on a logarithmic scale."""
+
+    low: float
+    high: float
+    scale: Literal["linear", "log"] = "linear"
+
+    @model_validator(mode="after")
+    def _in_order(self):
+        if self.low >= self.high:
+            raise ValueError(f"low must be less than high (found {self.low:g} and {self.high:g})")
+        if self.scale == "log" and self.low <= 0:
+            raise ValueError(f"low must be above 0 on a logarithmic scale (found {self.low:g})")
+        return self
+
+
+Space = Annotated[list[Any], Field(min_length=1)] | Range
+
+
 class AlgorithmFile(Strict):
     """Defaults with their sources, search space and published numbers of one source file."""
 
@@ -167,6 +222,6 @@ class AlgorithmFile(Strict):
     reference: str
     defaults: dict[str, Any] = {}
     sources: dict[str, str] = Field({}, description="where each default comes from")
-    search: dict[str, list[Any]] = Field({}, description="values a tuner may try")
+    search: dict[str, Space] = Field({}, description="what tuning may try: a list of values, or a range of numbers")
     variants: dict[str, Variant] = Field({}, description="named settings, usable like an algorithm")
     published: list[Published] = []

@@ -36,6 +36,8 @@ def encode(value: Any) -> Any:
         return "NaN" if math.isnan(value) else ("Infinity" if value > 0 else "-Infinity")
     if isinstance(value, dict):
         return {key: encode(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [encode(item) for item in value]
     return value
 
 
@@ -44,6 +46,8 @@ def decode(value: Any) -> Any:
         return float(value.replace("Infinity", "inf"))
     if isinstance(value, dict):
         return {key: decode(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [decode(item) for item in value]
     return value
 
 

@@ -68,7 +68,7 @@ class Recorder:
         self._told = now
         keys = ("run_id", "benchmark", "preset", "scenario", "arm", "seed")
         left = seconds / round * (rounds - round) if round else None
-        row = {key: self.config[key] for key in keys} | {
+        row = {key: self.config[key] for key in (*keys, "trial") if key in self.config} | {
             "round": round,
             "rounds": rounds,
             "metric": {"name": metric[0], "value": metric[1]},
@@ -82,10 +82,14 @@ class Recorder:
         with room(self.folder / record.PROGRESS, len(record.line(row))):
             write_json(self.folder / record.PROGRESS, record.encode(row))
 
-    def end(self, status: str, **more: Any) -> None:
-        """Close the streams; `end.json` is written last, and only a run that has it has ended."""
+    def close(self) -> None:
+        """Close the streams of a run that may go on later."""
         for stream in self._streams.values():
             stream.close()
+
+    def end(self, status: str, **more: Any) -> None:
+        """Close the streams; `end.json` is written last, and only a run that has it has ended."""
+        self.close()
         if status == "finished":
             shutil.rmtree(self.folder / record.CHECKPOINTS, ignore_errors=True)
         rounds = self.folder / record.ROUNDS

@@ -65,6 +65,7 @@ def tags(config: dict[str, Any], provenance: dict[str, Any], end: dict[str, Any]
         "algorithm": configuration.get("algorithm", {}).get("name"),
         "arm": config["arm"],
         "seed": config["seed"],
+        "trial": config.get("trial"),
         "data_hash": config["data_hash"],
         "partition_hash": config.get("partition_hash"),
         "code": config["code"],
@@ -87,7 +88,8 @@ def run_name(config: dict[str, Any]) -> str:
     parts = [tree.get(key) for key in ("partition", "dataset", "model", "schedule")]
     names = [part.get("name") if isinstance(part, dict) else part for part in parts]
     scenario = " ".join(names) if all(names) else config["scenario"]
-    return f"{config['arm']} #{config['seed']} {scenario}"
+    trial = f" trial {config['trial']}" if "trial" in config else ""
+    return f"{config['arm']}{trial} #{config['seed']} {scenario}"
 
 
 def metric_name(name: str) -> str:

@@ -1,4 +1,8 @@
-"""Where the runs of a project lie: results/<benchmark>/<preset>/runs/<scenario>/<arm>/seed-<k>."""
+"""Where the runs of a project lie, each in a folder seed-<k>.
+
+Those of a table in results/<benchmark>/<preset>/runs/<scenario>/<arm>, those of its trials in
+results/<benchmark>/<preset>/tuning/<scenario>/<arm>/trial-<n>.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +27,7 @@ def experiment_folders(results: Path) -> list[Path]:
         Path(preset)
         for benchmark in _folders(str(results))
         for preset in _folders(benchmark)
-        if os.path.isdir(f"{preset}/runs")
+        if os.path.isdir(f"{preset}/runs") or os.path.isdir(f"{preset}/tuning")
     ]
 
 
@@ -33,6 +37,10 @@ def run_folders(results: Path) -> Iterator[Path]:
         for scenario in _folders(f"{experiment}/runs"):
             for arm in _folders(scenario):
                 yield from map(Path, _folders(arm, "seed-"))
+        for scenario in _folders(f"{experiment}/tuning"):
+            for arm in _folders(scenario):
+                for trial in _folders(arm, "trial-"):
+                    yield from map(Path, _folders(trial, "seed-"))
 
 
 def ended(folders: Iterable[Path]) -> list[Path]:

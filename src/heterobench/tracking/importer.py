@@ -1,8 +1,9 @@
 """Finished runs -> MLflow. Importing again changes nothing; the record stays the only truth.
 
-One experiment per benchmark and preset, flat runs in it. A run is known by the tag `heterobench.run_id`; the
-tag `heterobench.imported` is written last and says which version of the record the tracker holds. A run
-without it was cut off while it was imported: it is deleted and imported anew, so no point is there twice.
+One experiment per benchmark and preset, another for the trials of its tuning, flat runs in both. A run is known
+by the tag `heterobench.run_id`; the tag `heterobench.imported` is written last and says which version of the record
+the tracker holds. A run without it was cut off while it was imported: it is deleted and imported anew, so no point
+is there twice.
 """
 
 from __future__ import annotations
@@ -173,7 +174,7 @@ def read_entry(folder: Path) -> Entry:
         name=entries.run_name(config),
         start=start,
         stop=max(start, stop),
-        status="FINISHED" if end["status"] == "finished" else "FAILED",
+        status={"finished": "FINISHED", "stopped": "KILLED"}.get(end["status"], "FAILED"),
         dataset=config["configuration"]["dataset"],
         parameters=entries.parameters(config),
         tags=entries.tags(config, provenance, end),
@@ -182,8 +183,11 @@ def read_entry(folder: Path) -> Entry:
 
 
 def experiment(mlflow: Any, project: Project, uri: str, folder: Path) -> str:
-    """Id of the experiment "<benchmark>/<preset>" of results/<benchmark>/<preset>; made if missing."""
-    name = f"{folder.parent.name}/{folder.name}"
+    """Id of the experiment that is called like a folder below results/; made if missing.
+
+    "<benchmark>/<preset>" holds the runs of a table, "<benchmark>/<preset>/tuning" the trials behind them.
+    """
+    name = folder.relative_to(project.results).as_posix()
     found = mlflow.get_experiment_by_name(name)
     if found is None:
         home = (database(uri) or project.root / "mlflow.db").absolute().parent / "mlartifacts" / name
@@ -299,7 +303,7 @@ def import_runs(project: Project, uri: str | None = None, folders: list[Path] | 
     uri = uri or tracking_uri(project)
     places = defaultdict(list)
     for folder in ended(run_folders(project.results) if folders is None else folders):
-        # <benchmark>/<preset>/runs/<scenario>/<arm>/seed-<k>
+        # <benchmark>/<preset>/runs/<scenario>/<arm>/seed-<k>; of a trial .../tuning/<scenario>/<arm>/trial-<n>/seed-<k>
         places[folder.parents[3]].append(folder)
     if folders is None:
         for folder in experiment_folders(project.results):
