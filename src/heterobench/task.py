@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from heterobench import keyed
+from heterobench import flops, keyed
 from heterobench.chain import Chain
 from heterobench.frozen import Frozen
 
@@ -71,6 +72,10 @@ class Layout:
         return {n: part.view(shape) for n, part, shape in zip(self.names, parts, self.shapes, strict=True)}
 
 
+def _as(values: Tensor, dtype: torch.dtype) -> Tensor:
+    return values.to(dtype) if values.is_floating_point() else values  # tokens stay whole numbers
+
+
 class Classification:
     """Cross-entropy classification with a torch net.
 
@@ -95,6 +100,8 @@ class Classification:
         self._bound: Tensor | None = None
         self._parts: list[Tensor] = []
         self._chains: dict[tuple[int, ...], Chain | None] = {}
+        self._copies: dict[torch.dtype, nn.Module] = {}
+        self._flops: dict[tuple[int, ...], int] = {}
         self.device = torch.device(device)
         linear = all(isinstance(module, LINEAR) for module in self._net.modules())
         if self.device.type == "cpu" and (not linear or sum(self.layout.sizes) > SMALL):
@@ -134,6 +141,37 @@ class Classification:
         parts = torch.autograd.grad(loss, self._parameters)
         return torch.cat([part.reshape(-1) for part in parts]), {"loss": loss.detach()}
 
+    def flops(self, x: Tensor) -> int:
+        """Floating point operations of `grad` for one example like those of x [B, *shape]; counted once per shape."""
+        shape = tuple(x.shape[1:])
+        if shape not in self._flops:
+            self._chain(x)  # finding out whether there is one is no part of it
+            theta = torch.zeros(sum(self.layout.sizes), dtype=self._parameters[0].dtype, device=self.device)
+            one = Batch(x[:1], torch.zeros(1, dtype=torch.int64, device=self.device))
+            self._flops[shape] = flops.counted(lambda: self.grad(theta, one))
+        return self._flops[shape]
+
+    def logits(self, theta: Tensor, x: Tensor) -> Tensor:
+        """Logits [B, classes] of x [B, *shape], differentiable in theta any number of times, in theta's precision."""
+        logits = torch.func.functional_call(self._in(theta.dtype), self.layout.split(theta), (_as(x, theta.dtype),))
+        return logits.to(theta.dtype)
+
+    def mean_loss(self, theta: Tensor, batch: Batch) -> Tensor:
+        """Mean loss [] of a batch, in nats, under batch.weight where there is one; differentiable like `logits`."""
+        with self.autocast():
+            logits = self.logits(theta, batch.x)
+        if batch.weight is None:
+            return functional.cross_entropy(logits, batch.y)
+        return functional.cross_entropy(logits, batch.y, reduction="none") @ _as(batch.weight, theta.dtype)
+
+    def _in(self, dtype: torch.dtype) -> nn.Module:
+        """The net, or a copy whose tensors outside theta (`Frozen`) have another precision."""
+        if dtype == self._parameters[0].dtype:
+            return self._net
+        if dtype not in self._copies:
+            self._copies[dtype] = copy.deepcopy(self._net).to(dtype)
+        return self._copies[dtype]
+
     def autocast(self) -> contextlib.AbstractContextManager:
         """Reduced precision where it was asked for; without the cache of casts, which a CUDA graph would outlive."""
         if not self._reduced:
@@ -141,15 +179,19 @@ class Classification:
         return torch.autocast(self.device.type, torch.bfloat16, cache_enabled=False)
 
     def functional(self) -> Task:
-        return _Functional(self, self._net)
+        return _Functional(self)
 
     @torch.no_grad()
-    def scores(self, theta: Tensor, batches) -> dict[str, Tensor]:
+    def forward(self, theta: Tensor, x: Tensor) -> Tensor:
+        """Logits [B, classes] of x [B, *shape] as `scores` judges them, without a graph."""
         net = self._bind(theta)
+        chain = self._chain(x)
+        return chain(self._parts, x) if chain else net(x)
+
+    def scores(self, theta: Tensor, batches) -> dict[str, Tensor]:
         losses, hits = [], []
         for x, y, _ in batches:
-            chain = self._chain(x)
-            logits = chain(self._parts, x) if chain else net(x)
+            logits = self.forward(theta, x)
             losses.append(functional.cross_entropy(logits, y, reduction="none"))
             hits.append((logits.argmax(1) == y).to(logits.dtype))
         empty = [theta.new_zeros(0)]
@@ -171,20 +213,12 @@ class Classification:
 class _Functional:
     """A `Classification` whose gradient binds nothing to the net and writes nothing in place."""
 
-    def __init__(self, task: Classification, net: nn.Module):
-        self._task, self._net = task, net
+    def __init__(self, task: Classification):
+        self._task = task
 
     def __getattr__(self, name: str):
         return getattr(self._task, name)
 
     def grad(self, theta: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        def mean_loss(theta: Tensor) -> Tensor:
-            with self._task.autocast():
-                logits = torch.func.functional_call(self._net, self._task.layout.split(theta), (batch.x,))
-            logits = logits.to(theta.dtype)
-            if batch.weight is None:
-                return functional.cross_entropy(logits, batch.y)
-            return functional.cross_entropy(logits, batch.y, reduction="none") @ batch.weight
-
-        g, loss = torch.func.grad_and_value(mean_loss)(theta)
+        g, loss = torch.func.grad_and_value(lambda theta: self._task.mean_loss(theta, batch))(theta)
         return g, {"loss": loss}
