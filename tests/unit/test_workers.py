@@ -42,6 +42,7 @@ def test_workers_give_the_bits_of_the_loop(case):
     assert torch.equal(ours, plain)
     assert state.train_loss == expected.train_loss
     assert (state.bytes_up, state.bytes_down) == (expected.bytes_up, expected.bytes_down)
+    assert state.gradient_examples == expected.gradient_examples
 
 
 class Fails:
