@@ -21,7 +21,7 @@ from heterobench.report import labels, latex, outputs, reading, render, sections
 from heterobench.report.aggregate import aggregate
 from heterobench.report.data import read
 from heterobench.report.index import inline, page, write_report
-from heterobench.report.sections import curves, provenance, results, runs
+from heterobench.report.sections import cost, curves, provenance, results, runs
 from heterobench.report.svg import Drawings
 from heterobench.report.table import Cell, Column, Group, Row, Section, Table, number, spread
 from heterobench.report.write import write_figures, write_tables
@@ -260,7 +260,25 @@ def test_benchmark_without_target_has_no_such_columns(tmp_path):
     benchmark = make_benchmark(tmp_path, {"iid": "IID"}, target=None, seeds=2)
     done = tables_of(benchmark, make_frames(benchmark)[0])
     assert "target" not in done
-    assert [c.key for c in done["cost"].columns] == ["bytes_up", "bytes_down", "seconds"]
+    assert [c.key for c in done["cost"].columns][:3] == ["bytes_up", "bytes_down", "seconds"]
+
+
+def test_costs_say_where_they_come_from(written):
+    """Energy that nobody measured is called a model; pooled training has no devices, which is nothing missing."""
+    data, made = written
+    table = next(table for table in made["cost"] if table.name == "cost")
+    assert "Energy, modelled" in [column.title for column in table.columns]
+    assert any("modelled, no measurement (CPU time)" in note for note in table.notes)
+    iid = data.benchmark.scenarios[0].name
+    assert cell(table, "centralised", "simulated_seconds", iid).marks == ("‡",)
+    assert cell(table, "local-only", "simulated_seconds", iid).value == pytest.approx(30 * 1.6)
+    assert next(table for table in made["missing"] if table.name == "missing-values").bodies == []
+    for p in data.provenance.values():
+        p["energy"] |= {"measured": True, "method": "RAPL"}
+    measured = next(table for table in sections.tables(cost, data) if table.name == "cost")
+    assert "Energy" in [column.title for column in measured.columns]
+    assert any("RAPL, measured" in note for note in measured.notes)
+    data.__dict__.pop("provenance")
 
 
 def test_single_seed_has_no_interval(tmp_path):
@@ -336,7 +354,7 @@ def test_all_forms_show_the_same_numbers(made, name):
     parser = Cells()
     parser.feed(render.to_html_fragment(table))
     cells = [item for row in parser.rows for item in row if item[0]]
-    assert [plain(text.split("b")[0].split("*")[0]) for text, _ in cells] == expected
+    assert [plain(re.split("[b*†‡]", text)[0]) for text, _ in cells] == expected
     values = [attributes.get("data-value", "") for _, attributes in cells]
     assert [float(value) if value else None for value in values] == [
         pytest.approx(float(row["value"]), rel=1e-7) if row["value"] else None for row in rows

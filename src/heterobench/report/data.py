@@ -13,7 +13,7 @@ import pandas as pd
 
 from heterobench.errors import RunError
 from heterobench.files import read_json
-from heterobench.records.record import decode
+from heterobench.records.record import PROVENANCE, decode
 from heterobench.report import outputs
 from heterobench.report.aggregate import aggregate
 from heterobench.report.table import Source
@@ -67,6 +67,17 @@ class ReportData:
         """(scenario, arm, seed) -> its row of `ledger`."""
         rows = self.ledger.to_dict("records")
         return {(row["scenario"], row["arm"], int(row["seed"])): row for row in rows}
+
+    @cached_property
+    def provenance(self) -> dict[tuple[str, str, int], dict[str, Any]]:
+        """(scenario, arm, seed) -> code, packages, hardware and energy meter of each finished run that tells them."""
+        benchmark = self.benchmark
+        files = {
+            key: benchmark.project.run(benchmark.name, benchmark.preset, *key) / PROVENANCE
+            for key, row in self.runs.items()
+            if row["status"] == FINISHED
+        }
+        return {key: read_json(file) for key, file in files.items() if file.is_file()}
 
 
 def read_parquet(path: Path, benchmark: Benchmark) -> pd.DataFrame:

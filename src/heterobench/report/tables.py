@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 PERSONAL = ("a", "No global model: the mean over the clients' own models, each on the global test set.")
 UNDEFINED = ("b", "Not defined without a global model.")
 ITSELF = ("†", "Measured from the baseline's model to that of another method.")
+DEVICES = ("‡", "There are no devices where the data are brought together.")
 CLEAR = ("*", "The interval does not contain zero.")
-MARKS = (CLEAR, PERSONAL, UNDEFINED, ITSELF)
+MARKS = (CLEAR, PERSONAL, UNDEFINED, ITSELF, DEVICES)
 FROM_BASELINE = ("barrier", "error_barrier")  # first words of metrics that compare a model with the baseline's
 SELECTED = {
     "validation": "Round: the best validation accuracy of each run.",
@@ -90,13 +91,15 @@ def undefined(data: ReportData, source: Source) -> str:
     """The mark of a metric that an arm cannot have, so that nothing is missing; empty where it could have it.
 
     An arm without a global model has no value where it has finished runs and none of them has one; the baseline has
-    none of what compares a model with its own.
+    none of what compares a model with its own, and pooled training none of what simulated devices take.
     """
     benchmark = data.benchmark
     if source.metric.startswith(FROM_BASELINE) and source.arm == labels.baseline(benchmark).name:
         return ITSELF[0]
     row: dict[str, Any] | None = data.cells.get(source)
     arm = next(arm for arm in benchmark.arms if arm.name == source.arm)
+    if source.metric.startswith("simulated_") and "pooled" in labels.tags(benchmark, arm):
+        return DEVICES[0]
     if not labels.is_personal(benchmark, arm) or (row is not None and row["n_finite"] > 0):
         return ""
     found = any(data.runs[source.scenario, source.arm, seed]["status"] == "finished" for seed in benchmark.seeds)

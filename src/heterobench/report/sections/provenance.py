@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from heterobench.files import read_json
-from heterobench.records.record import PROVENANCE
 from heterobench.resolve import Benchmark
 
 if TYPE_CHECKING:
@@ -49,15 +47,20 @@ def revisions(data: ReportData) -> list[str]:
     return sorted({revision(row) for row in data.runs.values() if row["status"] == "finished"})
 
 
+def meters(data: ReportData) -> list[str]:
+    """How energy was counted, as the runs tell it, e.g. "modelled, no measurement (CPU time of this process)"."""
+    told = [meter for p in data.provenance.values() if (meter := p.get("energy"))]
+    kinds = {(m["method"], bool(m["measured"]), m.get("scope", "")) for m in told}
+    return [
+        f"{method}, {'measured' if measured else 'no measurement'}" + f" ({scope})" * bool(scope)
+        for method, measured, scope in sorted(kinds)
+    ]
+
+
 def facts(data: ReportData) -> list[tuple[str, str]]:
     """(label, text) on what the report was made from."""
     benchmark = data.benchmark
-    files = [
-        benchmark.project.run(benchmark.name, benchmark.preset, *key) / PROVENANCE
-        for key, row in data.runs.items()
-        if row["status"] == "finished"
-    ]
-    found = [read_json(file) for file in files if file.is_file()]
+    found = data.provenance.values()
     packages = {f"{name} {version}" for p in found for name, version in p["packages"].items()}
     hardware = {p["hardware"]["gpu"] or p["hardware"]["cpu"] for p in found}
     lines = {
@@ -67,5 +70,6 @@ def facts(data: ReportData) -> list[tuple[str, str]]:
         "Code": revisions(data),
         "Packages": sorted(packages),
         "Hardware": sorted(hardware),
+        "Energy": meters(data),
     }
     return [(label, text) for label, parts in lines.items() if (text := ", ".join(parts))]
