@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import scipy.optimize
 import torch
 
 from heterobench import registry
@@ -72,6 +73,19 @@ class Quadratics:
         """Minimiser [d] of the average of the f_i."""
         p = self.weights(weighting)[:, None]
         return (p * self.a * self.b).sum(0) / (p * self.a).sum(0)
+
+    def sharp_optimum(self, weighting: str, rho: float) -> np.ndarray:
+        """Zero [d] of the average of the gradients that clients take a step of length rho uphill (fedspeed).
+
+        sum_i p_i a_i (x + rho u_i - b_i) = 0, with u_i the direction of a_i (x - b_i).
+        """
+        p = self.weights(weighting)
+
+        def average(x: np.ndarray) -> np.ndarray:
+            g = self.a * (x - self.b)
+            return p @ (g + rho * self.a * g / (np.linalg.norm(g, axis=1, keepdims=True) + 1e-7))
+
+        return scipy.optimize.root(average, self.optimum(weighting), tol=1e-13).x
 
     def fixed_point(self, weighting: str, lr: float, steps: np.ndarray, mu: float = 0.0, normalised: bool = False):
         """Where averaging of `steps` exact local steps stalls [d] (cards fedavg 2, fedprox 3, fednova 4).
