@@ -46,7 +46,9 @@ def expected(case, problem: Quadratics, algorithm, hp, steps: np.ndarray) -> np.
     if "drift-free" in algorithm.tags:
         rho = getattr(hp, "rho", 0.0)  # gradients taken uphill have an optimum of their own
         return problem.sharp_optimum(weighting, rho) if rho else problem.optimum(weighting)
-    return problem.fixed_point(weighting, RATE, steps, getattr(hp, "mu", 0.0), case.algorithm == "fednova")
+    rate = RATE * getattr(hp, "beta", 1.0)  # at a fixed point of FedAvg-M its momentum is zero
+    normalised = case.algorithm in ("fednova", "fedavg-m")
+    return problem.fixed_point(weighting, rate, steps, getattr(hp, "mu", 0.0), normalised)
 
 
 def settled(s: Setting, clients: int, rounds: int) -> np.ndarray:
