@@ -33,17 +33,35 @@ class Batch(NamedTuple):
     weight: Tensor | None = None
 
 
+class Outputs(NamedTuple):
+    """What a net makes of a batch: features float [B, F], which its last linear layer reads, and logits [B, classes].
+
+    weight: float [B], sum 1, of the examples in the mean loss; examples of weight 0 do not count.
+    """
+
+    features: Tensor
+    logits: Tensor
+    weight: Tensor
+
+
+Term = Callable[[Outputs], Tensor]
+"""A term of the loss of a batch [], of what the net makes of it."""
+
+
 class Task(Protocol):
     """What engine and algorithms ask of a task; theta is a float tensor [P]."""
 
     def init(self, seed: int) -> Tensor:
         """Initial theta, the same for every method of a table."""
 
-    def grad(self, theta: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Gradient [P] of the mean loss of a batch, and {"loss": that mean loss []}."""
+    def grad(self, theta: Tensor, batch: Batch, term: Term | None = None) -> tuple[Tensor, dict[str, Tensor]]:
+        """Gradient [P] of the mean loss of a batch plus `term`, and {"loss": that mean loss [], without the term}."""
+
+    def features(self, theta: Tensor, batch: Batch) -> Tensor:
+        """The representation [B, F] of a batch, see `Outputs`; without a gradient."""
 
     def functional(self) -> Task:
-        """This task with a `grad` that torch.func.vmap can map over theta and batch, and that obeys batch.weight."""
+        """This task with `grad` and `features` that torch.func.vmap can map, and a `grad` that obeys batch.weight."""
 
     def scores(self, theta: Tensor, batches) -> dict[str, Tensor]:
         """Score name -> float [n], one number for each example of `batches`, in their order."""
@@ -96,6 +114,7 @@ class Classification:
         self._parts: list[Tensor] = []
         self._chains: dict[tuple[int, ...], Chain | None] = {}
         self.device = torch.device(device)
+        self._head = [module for module in self._net.modules() if isinstance(module, nn.Linear)][-1:]
         linear = all(isinstance(module, LINEAR) for module in self._net.modules())
         if self.device.type == "cpu" and (not linear or sum(self.layout.sizes) > SMALL):
             self.scores_many = None  # measured: one call per client is faster
@@ -122,17 +141,40 @@ class Classification:
             self._chains[shape] = Chain.of(self._net, shape) if plain else None
         return self._chains[shape]
 
-    def grad(self, theta: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    def grad(self, theta: Tensor, batch: Batch, term: Term | None = None) -> tuple[Tensor, dict[str, Tensor]]:
         net = self._bind(theta)
-        if chain := self._chain(batch.x):
+        if term is None and (chain := self._chain(batch.x)):
             g = torch.empty_like(theta)
             loss = chain.gradient(self._parts, list(self.layout.split(g).values()), batch.x, batch.y)
             return g, {"loss": loss}
-        with self.autocast():
-            logits = net(batch.x)
-        loss = functional.cross_entropy(logits.to(theta.dtype), batch.y)
-        parts = torch.autograd.grad(loss, self._parameters)
+        if term is None:
+            with self.autocast():
+                logits = net(batch.x)
+            loss = total = functional.cross_entropy(logits.to(theta.dtype), batch.y)
+        else:
+            outputs = self.outputs(net, theta, batch)
+            loss = functional.cross_entropy(outputs.logits, batch.y)
+            total = loss + term(outputs)
+        parts = torch.autograd.grad(total, self._parameters)
         return torch.cat([part.reshape(-1) for part in parts]), {"loss": loss.detach()}
+
+    def outputs(self, net: Callable[[Tensor], Tensor], theta: Tensor, batch: Batch) -> Outputs:
+        """What `net`, which is this net with some parameters, makes of a batch; in the dtype of theta."""
+        if not self._head:
+            raise ValueError("the net has no linear layer, whose input its features could be")
+        read: list[Tensor] = []
+        handle = self._head[0].register_forward_pre_hook(lambda module, given: read.append(given[0]))
+        try:
+            with self.autocast():
+                logits = net(batch.x)
+        finally:
+            handle.remove()
+        weight = theta.new_full((len(batch.y),), 1 / len(batch.y)) if batch.weight is None else batch.weight
+        return Outputs(read[-1].to(theta.dtype), logits.to(theta.dtype), weight)
+
+    @torch.no_grad()
+    def features(self, theta: Tensor, batch: Batch) -> Tensor:
+        return self.outputs(self._bind(theta), theta, batch).features
 
     def autocast(self) -> contextlib.AbstractContextManager:
         """Reduced precision where it was asked for; without the cache of casts, which a CUDA graph would outlive."""
@@ -177,14 +219,32 @@ class _Functional:
     def __getattr__(self, name: str):
         return getattr(self._task, name)
 
-    def grad(self, theta: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        def mean_loss(theta: Tensor) -> Tensor:
-            with self._task.autocast():
-                logits = torch.func.functional_call(self._net, self._task.layout.split(theta), (batch.x,))
-            logits = logits.to(theta.dtype)
-            if batch.weight is None:
-                return functional.cross_entropy(logits, batch.y)
-            return functional.cross_entropy(logits, batch.y, reduction="none") @ batch.weight
+    def _with(self, theta: Tensor) -> Callable[[Tensor], Tensor]:
+        """x -> logits of the net with parameters theta."""
+        parameters = self._task.layout.split(theta)
+        return lambda x: torch.func.functional_call(self._net, parameters, (x,))
 
-        g, loss = torch.func.grad_and_value(mean_loss)(theta)
+    def grad(self, theta: Tensor, batch: Batch, term: Term | None = None) -> tuple[Tensor, dict[str, Tensor]]:
+        def total_and_mean(theta: Tensor) -> tuple[Tensor, Tensor]:
+            if term is None:
+                with self._task.autocast():
+                    logits = self._with(theta)(batch.x).to(theta.dtype)
+                loss = total = self._mean_loss(logits, batch)
+            else:
+                outputs = self._task.outputs(self._with(theta), theta, batch)
+                loss = self._mean_loss(outputs.logits, batch)
+                total = loss + term(outputs)
+            return total, loss
+
+        g, loss = torch.func.grad(total_and_mean, has_aux=True)(theta)
         return g, {"loss": loss}
+
+    @staticmethod
+    def _mean_loss(logits: Tensor, batch: Batch) -> Tensor:
+        if batch.weight is None:
+            return functional.cross_entropy(logits, batch.y)
+        return functional.cross_entropy(logits, batch.y, reduction="none") @ batch.weight
+
+    def features(self, theta: Tensor, batch: Batch) -> Tensor:
+        with torch.no_grad():
+            return self._task.outputs(self._with(theta), theta, batch).features

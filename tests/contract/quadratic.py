@@ -22,7 +22,10 @@ FULL = ScheduleFile(title="everybody")
 
 
 class QuadraticTask:
-    """Task over rows x = [a, b] of shape [B, 2 d]; theta is float64 [d]."""
+    """Task over rows x = [a, b] of shape [B, 2 d]; theta is float64 [d].
+
+    A quadratic has no representation: its features and logits are constant, so terms of them have no gradient.
+    """
 
     device = torch.device("cpu")
 
@@ -30,7 +33,10 @@ class QuadraticTask:
         generator = torch.Generator().manual_seed(seed)
         return torch.randn(DIMENSIONS, generator=generator, dtype=torch.float64)
 
-    def grad(self, theta, batch):
+    def features(self, theta, batch):
+        return torch.ones(len(batch.x), 1, dtype=theta.dtype)
+
+    def grad(self, theta, batch, term=None):
         a, b = batch.x.chunk(2, dim=1)
         loss, g = 0.5 * (a * (theta - b) ** 2).sum(1), a * (theta - b)
         if batch.weight is None:

@@ -13,6 +13,7 @@ from contract import nets
 from contract.arms import CASES, PROJECT
 from contract.quadratic import DIMENSIONS, Quadratics, QuadraticTask, build, run, setting
 from heterobench import channel, registry
+from heterobench.algorithms import fedprox
 from heterobench.config.schema import ScheduleFile
 from heterobench.engine.synchronous import Setting, advance, begin
 from heterobench.executor.local import Local, Work, local_training
@@ -46,9 +47,9 @@ def expected(case, problem: Quadratics, algorithm, hp, steps: np.ndarray) -> np.
     if "drift-free" in algorithm.tags:
         rho = getattr(hp, "rho", 0.0)  # gradients taken uphill have an optimum of their own
         return problem.sharp_optimum(weighting, rho) if rho else problem.optimum(weighting)
-    rate = RATE * getattr(hp, "beta", 1.0)  # at a fixed point of FedAvg-M its momentum is zero
-    normalised = case.algorithm in ("fednova", "fedavg-m")
-    return problem.fixed_point(weighting, rate, steps, getattr(hp, "mu", 0.0), normalised)
+    mu = hp.mu if isinstance(hp, fedprox.HyperParameters) else 0.0
+    rate = RATE * hp.beta if case.algorithm == "fedavg-m" else RATE  # at its fixed point the momentum is zero
+    return problem.fixed_point(weighting, rate, steps, mu, case.algorithm in ("fednova", "fedavg-m"))
 
 
 def settled(s: Setting, clients: int, rounds: int) -> np.ndarray:
@@ -197,11 +198,11 @@ class Mortal:
     def __getattr__(self, name):
         return getattr(self._task, name)
 
-    def grad(self, theta, batch):
+    def grad(self, theta, batch, *term):
         self._life -= 1
         if self._life == 0:
             raise Killed
-        return self._task.grad(theta, batch)
+        return self._task.grad(theta, batch, *term)
 
 
 def recorded(case, folder, task):
