@@ -13,7 +13,7 @@ from contract import nets
 from contract.arms import CASES, PROJECT
 from contract.quadratic import DIMENSIONS, Quadratics, QuadraticTask, build, run, setting
 from heterobench import channel, registry
-from heterobench.algorithms import fedprox
+from heterobench.algorithms import diloco, fedprox
 from heterobench.config.schema import ScheduleFile
 from heterobench.engine.synchronous import Setting, advance, begin
 from heterobench.executor.local import Local, Work, local_training
@@ -28,10 +28,17 @@ every = pytest.mark.parametrize("case", CASES, ids=str)
 
 # Settings that reach the fixed point in few rounds; the point itself depends on none of them. The adaptive server
 # rules overshoot for ever where server_lr / tau is large; a larger alpha lets FedDyn and
-# FedSpeed learn their linear terms faster.
+# FedSpeed learn their linear terms faster. AdamW does not settle at a step size that stays; DiLoCo's outer steps do.
 ADAPTIVE = {"server_lr": 1.0, "tau": 1.0}
 DUAL = {"alpha": 0.5}
-CALM = {"fedadagrad": ADAPTIVE, "fedadam": ADAPTIVE, "fedyogi": ADAPTIVE, "feddyn": DUAL, "fedspeed": DUAL}
+CALM = {
+    "fedadagrad": ADAPTIVE,
+    "fedadam": ADAPTIVE,
+    "fedyogi": ADAPTIVE,
+    "feddyn": DUAL,
+    "fedspeed": DUAL,
+    "diloco": diloco.PLAIN,
+}
 RATE = 0.05
 
 
@@ -52,6 +59,15 @@ def expected(case, problem: Quadratics, algorithm, hp, steps: np.ndarray) -> np.
     return problem.fixed_point(weighting, rate, steps, mu, case.algorithm in ("fednova", "fedavg-m"))
 
 
+def assert_settled(case, found: np.ndarray, point: np.ndarray) -> None:
+    """The point that theory promises is reached, or missed where the method's file says why."""
+    if reason := getattr(case.module, "EXCEPTIONS", {}).get("quadratics"):
+        assert np.isfinite(found).all()
+        assert np.abs(found - point).max() > 1e-3, reason
+    else:
+        np.testing.assert_allclose(found, point, atol=1e-7)
+
+
 def settled(s: Setting, clients: int, rounds: int) -> np.ndarray:
     state = begin(s)
     for _ in range(rounds):
@@ -68,7 +84,7 @@ def test_quadratic_federation_ends_where_theory_says(case):
     problem = Quadratics.draw()
     algorithm, hp = calm(case)
     found = settled(setting(algorithm, problem.federation()), 10, 600)
-    np.testing.assert_allclose(found, expected(case, problem, algorithm, hp, np.full(10, 5)), atol=1e-7)
+    assert_settled(case, found, expected(case, problem, algorithm, hp, np.full(10, 5)))
 
 
 @every
@@ -78,7 +94,7 @@ def test_quadratic_federation_with_unequal_local_work(case):
     algorithm, hp = calm(case)
     batch = 10**6 if "pooled" in algorithm.tags else 1  # pooled single examples would be noisy SGD
     found = settled(setting(algorithm, problem.federation(), epochs=2, batch_size=batch), 10, 800)
-    np.testing.assert_allclose(found, expected(case, problem, algorithm, hp, 2 * problem.n), atol=1e-7)
+    assert_settled(case, found, expected(case, problem, algorithm, hp, 2 * problem.n))
 
 
 @pytest.mark.parametrize("case", [c for c in CASES if {"drift-free", "stateful"} <= c.build()[0].tags], ids=str)
