@@ -49,7 +49,12 @@ Term = Callable[[Outputs], Tensor]
 
 
 class Task(Protocol):
-    """What engine and algorithms ask of a task; theta is a float tensor [P]."""
+    """What engine and algorithms ask of a task; theta is a float tensor [P].
+
+    sizes: how theta is cut into the tensors of the net, their numbers of entries in order; they add up to P.
+    """
+
+    sizes: tuple[int, ...]
 
     def init(self, seed: int) -> Tensor:
         """Initial theta, the same for every method of a table."""
@@ -109,6 +114,7 @@ class Classification:
             self._net = build().to(device)
         self._net.eval()  # no dropout, no batch statistics: training and evaluation are the same function
         self.layout = Layout.of(self._net)
+        self.sizes = tuple(self.layout.sizes)
         self._parameters = list(self._net.parameters())
         self._bound: Tensor | None = None
         self._parts: list[Tensor] = []

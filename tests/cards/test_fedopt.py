@@ -26,6 +26,7 @@ class LinearTask:
     """The gradient of a batch is the mean of its rows x [B, d], wherever theta is."""
 
     device = torch.device("cpu")
+    sizes = (DIMENSIONS,)
 
     def init(self, seed):
         return torch.zeros(DIMENSIONS, dtype=torch.float64)

@@ -28,6 +28,7 @@ class QuadraticTask:
     """
 
     device = torch.device("cpu")
+    sizes = (DIMENSIONS,)
 
     def init(self, seed):
         generator = torch.Generator().manual_seed(seed)

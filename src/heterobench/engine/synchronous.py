@@ -95,7 +95,8 @@ def advance(setting: Setting, state: RunState) -> RunState:
     examples = [len(now.train[int(client)]) for client in cohort]
     up = combine([result.uplink for result in results], examples, algorithm.reduce)
     # a client without examples in this stage is one that was not sampled: it still belongs to the population
-    server = algorithm.serve(state.server, up, Info(round, len(cohort), len(federation.active)))
+    info = Info(round, len(cohort), len(federation.active), setting.task.sizes)
+    server = algorithm.serve(state.server, up, info)
     sent = 0 if "pooled" in algorithm.tags else 1  # bringing all data together first is not federated communication
     kept = {w.client: result.state for w, result in zip(work, results, strict=True) if result.state}
     return replace(
