@@ -311,7 +311,8 @@ def test_server_is_told_cohort_and_population():
 
     clients = nets.federation(sizes=(6, 0, 9, 5, 0, 7))
     run(setting(replace(real, serve=serve), clients, nets.task(), rounds=2, epochs=1, schedule=taking(0.5)))
-    assert told == [(0, 2, 4), (1, 2, 4)]
+    sizes = (128, 8, 24, 3)  # 16 pixels to 8 units to 3 classes
+    assert told == [(0, 2, 4, sizes), (1, 2, 4, sizes)]
 
 
 def test_client_is_told_what_it_did():
