@@ -1,154 +1,314 @@
-"""Evaluation: from records and saved models alone to one long table per scenario.
+"""Evaluation: from records and saved models alone to the four tables of a scenario.
 
 Selections: "last" is the model after the last round, "validation" the one of the best round on validation data,
 "oracle" the best round on the global test set (known from the record, shown only as a marked extra), "run" what
-belongs to the whole run.
+belongs to the whole run. What is measured of models and runs stands in `heterobench.measures`, a module for each group;
+a benchmark file chooses among the groups.
 
-Metrics of one data set or partition only, beside those of every run: ``held_out_accuracy`` and
-``held_out_accuracy_worst`` where clients are held out; ``stage_accuracy_<k>`` of the stages of a stream;
-``test_accuracy_<attribute>_<value>`` of the domains of the data (`heterobench.opening`).
+Nothing that is missing stops an evaluation. A run that is not there or failed has no values, and a whole record of
+which something was removed has those that can still be had; the ledger says of every run what became of it, and what
+is absent.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
-from heterobench import personal
 from heterobench.data.dataset import open_dataset
-from heterobench.federation import Federation, joined, sizes
-from heterobench.files import atomic
-from heterobench.metrics.clients import held_out, spread
-from heterobench.metrics.target import cost_at, first_reached
+from heterobench.federation import sizes
+from heterobench.files import atomic, read_json
+from heterobench.measures import coherence
+from heterobench.measures.context import EvaluatedModel, EvaluationData, right
+from heterobench.measures.costs import costs
+from heterobench.measures.groups import ANY, LAST, measured
+from heterobench.measures.reading import FINISHED, Reading, read
 from heterobench.opening import Opened
 from heterobench.partition.store import open_partition
 from heterobench.records import record, saved_model
+from heterobench.report.labels import baseline, is_personal
 from heterobench.resolve import Benchmark, Job
-from heterobench.task import Task
-from heterobench.training import classification, configure_torch
+from heterobench.training import classification, configure_torch, snapshot_rounds
+
+FROM_RECORD = ("test_accuracy", "test_loss", "validation_accuracy")  # of a selected round, should its model be gone
 
 
-def test_metrics(task: Task, federation: Federation, theta: Tensor) -> dict[str, float]:
-    """Scores of theta [P], or of personal models [clients, P], on the global test set and on clients' own tests.
+class Evaluated(NamedTuple):
+    """The tables of a scenario (`heterobench.report.data.ReportData` describes them)."""
 
-    For personal models the global scores are means over the clients' models. A client that is held out has no model
-    of its own, so that there those metrics are NaN; in no case does it count among the clients.
+    evaluation: pd.DataFrame
+    curves: pd.DataFrame
+    ledger: pd.DataFrame
+    outcomes: pd.DataFrame
+
+
+@dataclass
+class Run:
+    """What is found of one run: `values` by (selection, metric), `points` by (round, metric) beside the record's own.
+
+    `correct` bool [n]: which examples of the global test set the selected model has right.
     """
-    count = sizes(federation.test)
-    held = np.zeros(len(count), bool) if federation.held_out is None else federation.held_out
-    if theta.dim() == 2:
-        own = (theta[client] for client in np.flatnonzero(~held))
-        everywhere = [task.scores(model, federation.global_test.chunks()) for model in own]
-        accuracy = personal.scores(task, federation.pool, theta, federation.test)["accuracy"]
-        test = {name: torch.stack([scores[name] for scores in everywhere]) for name in everywhere[0]}
-    else:
-        test = task.scores(theta, federation.global_test.chunks())
-        accuracy = task.scores(theta, federation.pool.chunks(joined(federation.test)))["accuracy"]
-    accuracy = accuracy.cpu().numpy()
-    result = {f"test_{name}": float(values.double().mean()) for name, values in test.items()}
-    for name, rows in federation.slices.items():
-        result[name] = float(test["accuracy"][..., torch.from_numpy(rows)].double().mean())
-    if held.any():
-        result |= held_out(accuracy, count, held, judged=theta.dim() == 1)
-    present = np.repeat(~held, count)
-    spreads = spread(accuracy[present], np.where(held, 0, count))
-    return result | {f"client_accuracy_{name}": value for name, value in spreads.items()}
+
+    job: Job
+    seed: int
+    reading: Reading
+    values: dict[tuple[str, str], float] = field(default_factory=dict)
+    points: dict[tuple[int, str], float] = field(default_factory=dict)
+    correct: np.ndarray | None = None
+
+    @property
+    def finished(self) -> bool:
+        return self.reading.status == FINISHED
+
+    def put(self, selection: str, found: dict[str, float]) -> None:
+        self.values |= {(selection, metric): value for metric, value in found.items()}
 
 
-def model_rows(task: Task, federation: Federation, run: record.Record) -> Iterator[tuple[str, str, float]]:
-    """(selection, metric, value) of the two saved models."""
-    by_round = {row["round"]: row["metrics"] for row in run.rounds}
-    last = max(by_round)
-    for selection, name, at in (
-        ("last", record.FINAL, last),
-        ("validation", record.SELECTED, run.end["selected_round"]),
-    ):
-        metrics = test_metrics(task, federation, saved_model.load(run.folder / name, task.layout, task.device))
-        metrics |= {
-            "validation_accuracy": by_round.get(at, {}).get("validation_accuracy", math.nan),
-            "round": at,
-        }
-        yield from ((selection, metric, float(value)) for metric, value in metrics.items())
+def evaluate_scenario(benchmark: Benchmark, scenario: str, threads: int = 1) -> Evaluated:
+    """All tables of a scenario, from the records of its runs and from their models."""
+    runs = read_runs(benchmark, scenario)
+    judge_models(benchmark, [run for run in runs if run.finished], threads)
+    return _tables(benchmark, scenario, runs)
 
 
-def run_rows(run: record.Record, target: float | None, train_examples: int) -> Iterator[tuple[str, str, float]]:
-    """(selection, metric, value) of what the record alone tells."""
-    rounds, seconds = run.rounds, [row["seconds"] for row in run.timing]
-    accuracy = [row["metrics"].get("test_accuracy", math.nan) for row in rounds]
-    reached = first_reached(accuracy, target)
-    last = rounds[-1]
-    values = {
-        "bytes_up": last["metrics"]["bytes_up"],
-        "bytes_down": last["metrics"]["bytes_down"],
-        "seconds": seconds[-1],
-        "rounds": last["round"],
-        "rounds_to_target": cost_at(reached, [row["round"] for row in rounds]),
-        "seconds_to_target": cost_at(reached, seconds),
-        "train_examples": train_examples,
-    }
-    yield from (("run", metric, float(value)) for metric, value in values.items())
-    if not all(math.isnan(value) for value in accuracy):
+def evaluate_records(benchmark: Benchmark, scenario: str) -> Evaluated:
+    """`evaluate_scenario` without what only models tell: costs, selected rounds, curves, ledger."""
+    return _tables(benchmark, scenario, read_runs(benchmark, scenario))
+
+
+def read_runs(benchmark: Benchmark, scenario: str) -> list[Run]:
+    """All runs that the benchmark asks for, arm by arm, with what their records alone tell."""
+    runs = []
+    for job in (benchmark.job(scenario, arm.name) for arm in benchmark.arms):
+        failures, personal = _failures(job), is_personal(benchmark, job.arm)
+        for seed in benchmark.seeds:
+            run = Run(job, seed, read(job.run_folder(seed), failures.get(seed), personal))
+            if run.finished:
+                _put_record(run)
+            runs.append(run)
+    return runs
+
+
+def _failures(job: Job) -> dict[int, str]:
+    """Seed -> first line of the error, of runs that the job's manifest tells to have failed."""
+    path = job.folder / "runs.json"
+    try:
+        lines = read_json(path) if path.is_file() else []
+        return {line["seed"]: line["failed"].splitlines()[0] for line in lines if line.get("failed")}
+    except (ValueError, AttributeError, KeyError, TypeError):  # the records themselves tell the rest
+        return {}
+
+
+def _put_record(run: Run) -> None:
+    metrics, timing = run.reading.metrics, run.reading.timing
+    if not len(metrics.rounds):
+        return
+    for selection, round in _selected(run).items():
+        known = {name: metrics.at(round, name) for name in FROM_RECORD if name in metrics.columns}
+        run.put(selection, known | {"round": float(round)})
+    run.put("run", costs(metrics.rounds, metrics.columns, timing.columns, run.job.scenario.target))
+    accuracy = metrics.columns.get("test_accuracy")
+    if accuracy is not None and not np.isnan(accuracy).all():
         best = int(np.nanargmax(accuracy))
-        yield "oracle", "test_accuracy", accuracy[best]
-        yield "oracle", "round", float(rounds[best]["round"])
+        run.put("oracle", {"test_accuracy": float(accuracy[best]), "round": float(metrics.rounds[best])})
 
 
-def _run(job: Job, seed: int) -> record.Record:
-    return record.Record(job.project.run(job.benchmark, job.preset, job.scenario.name, job.arm.name, seed))
+def _selected(run: Run) -> dict[str, int]:
+    """Selection -> its round."""
+    found = {"last": int(run.reading.metrics.rounds[-1])}
+    if isinstance(selected := run.reading.end.get("selected_round"), int):
+        return found | {"validation": selected}
+    run.reading.problems.append(f"{record.END}: no selected_round")
+    return found
 
 
-def evaluate_scenario(benchmark: Benchmark, scenario: str, threads: int = 1) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The evaluation and the learning curves of all arms and seeds of a scenario, both in long form.
+# models
 
-    Evaluation: benchmark, preset, scenario, arm, seed, run_id, selection, metric, value. Curves: scenario, arm,
-    seed, round, metric, value.
-    """
+
+def judge_models(benchmark: Benchmark, runs: Iterable[Run], threads: int = 1) -> None:
+    """Add what the models of finished `runs` of one scenario tell."""
+    by_seed: dict[int, list[Run]] = {}
+    for run in runs:
+        by_seed.setdefault(run.seed, []).append(run)
+    if not by_seed:
+        return
     configure_torch(threads, "cpu")
-    jobs = [benchmark.job(scenario, arm.name) for arm in benchmark.arms]
-    dataset = open_dataset(benchmark.project, jobs[0].scenario.dataset)
-    task = classification(jobs[0], dataset, "cpu")
-    opened = Opened(dataset)
-    rows: list[dict[str, Any]] = []
-    curves: list[dict[str, Any]] = []
-    for seed in benchmark.seeds:  # the outer loop: what clients see may be an array of its own for each seed
-        runs = [(job, run) for job in jobs if (run := _run(job, seed)).finished]
-        if not runs:
+    job = next(iter(by_seed.values()))[0].job
+    dataset = open_dataset(benchmark.project, job.scenario.dataset)
+    task = classification(job, dataset, "cpu")
+    opened, start = Opened(dataset), baseline(benchmark).name
+    for seed, own in by_seed.items():  # what clients see may be an array of its own for each seed
+        partition, _ = open_partition(benchmark.project, dataset.name, job.scenario.partition, seed)
+        data = EvaluationData.of(task, opened.federation(partition, seed), seed, dataset)
+        first = next((_load(run, record.FINAL, task, []) for run in own if run.job.arm.name == start), None)
+        for run in own:
+            _judge(run, data, benchmark.metrics, first)
+            run.put("run", {"train_examples": float(sizes(data.federation.train).sum())})
+
+
+def _judge(run: Run, data: EvaluationData, chosen: tuple[str, ...], baseline: Tensor | None) -> None:
+    """Add what the two models of a run tell, and those that it kept along its way."""
+    last, selected = (_load(run, name, data.task, run.reading.problems) for name in (record.FINAL, record.SELECTED))
+    found, end = {}, {}
+    if last is not None:
+        model = EvaluatedModel(data, last, baseline)
+        found, end = measured(model, chosen, ANY), measured(model, chosen, LAST)
+        run.put("last", found | end)
+    if selected is not None:
+        same = last is not None and torch.equal(last, selected)
+        model = model if same else EvaluatedModel(data, selected)
+        run.put("validation", found if same else measured(model, chosen, ANY))
+        if not model.personal:
+            (answers,) = model.answers
+            run.correct = right(answers.test, answers.test_labels)
+    personal = any(theta is not None and theta.dim() == 2 for theta in (last, selected))
+    if run.job.snapshots and not personal:
+        _snapshots(run, data, chosen, end)
+
+
+def _snapshots(run: Run, data: EvaluationData, chosen: tuple[str, ...], end: dict[str, float]) -> None:
+    """Add what is measured along the way (`end`: of the last model), and tell which models are absent."""
+    kept = record.snapshots(run.reading.folder)
+    if absent := snapshot_rounds(run.job.scenario.budget, run.job.snapshots) - kept.keys():
+        rounds = ", ".join(str(round) for round in sorted(absent))
+        run.reading.problems.append(f"{record.SNAPSHOTS}: no model of round {rounds}")
+    if "coherence" not in chosen:
+        return
+    for round, path in kept.items():
+        theta = _load(run, str(path.relative_to(run.reading.folder)), data.task, run.reading.problems)
+        if theta is None:
             continue
-        partition, _ = open_partition(benchmark.project, dataset.name, jobs[0].scenario.partition, seed)
-        federation = opened.federation(partition, seed)
-        train_examples = int(sizes(federation.train).sum())
-        for job, run in runs:
-            key = {"scenario": scenario, "arm": job.arm.name, "seed": seed}
-            found = [
-                *model_rows(task, federation, run),
-                *run_rows(run, job.scenario.target, train_examples),
-            ]
-            origin = {"benchmark": benchmark.name, "preset": benchmark.preset, "run_id": run.config["run_id"]}
-            rows += [origin | key | {"selection": s, "metric": m, "value": v} for s, m, v in found]
-            curves += [
-                key | {"round": row["round"], "metric": m, "value": float(v)}
-                for row in run.rounds
-                for m, v in row["metrics"].items()
-            ]
-    place = {job.arm.name: number for number, job in enumerate(jobs)}
-    for table in (rows, curves):
-        table.sort(key=lambda row: place[row["arm"]])
-    columns = ["benchmark", "preset", "scenario", "arm", "seed", "run_id", "selection", "metric", "value"]
-    return pd.DataFrame(rows)[columns], pd.DataFrame(curves)
+        known = round == run.job.scenario.budget.rounds and set(coherence.NAMES) <= end.keys()
+        found = end if known else coherence.measure(EvaluatedModel(data, theta))
+        run.points |= {(round, name): found[name] for name in coherence.NAMES if name in found}
+
+
+def _load(run: Run, name: str, task: Any, problems: list[str]) -> Tensor | None:
+    """A model of the run; None, and a problem, where there is none that fits."""
+    try:
+        theta = saved_model.load(run.reading.folder / name, task.layout, task.device)
+    except FileNotFoundError:
+        problems.append(f"{name} is missing")
+        return None
+    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError, OSError) as error:
+        problems.append(f"{name}: not readable ({error})")
+        return None
+    if theta.shape[-1] != sum(task.layout.sizes):
+        problems.append(f"{name}: {theta.shape[-1]} parameters, but the net has {sum(task.layout.sizes)}")
+        return None
+    return theta
+
+
+# tables
+
+
+def _tables(benchmark: Benchmark, scenario: str, runs: list[Run]) -> Evaluated:
+    evaluation, curves = _evaluation(benchmark, scenario, runs), _curves(scenario, runs)
+    return Evaluated(evaluation, curves, _ledger(scenario, runs), _outcomes(runs))
+
+
+def _evaluation(benchmark: Benchmark, scenario: str, runs: list[Run]) -> pd.DataFrame:
+    """Long form, a row per arm, seed, selection and metric."""
+    filled = [run for run in runs if run.values]
+    count = [len(run.values) for run in filled]
+    keys = [key for run in filled for key in run.values]
+    return pd.DataFrame(
+        {
+            "benchmark": _words([benchmark.name], [sum(count)]),
+            "preset": _words([benchmark.preset], [sum(count)]),
+            "scenario": _words([scenario], [sum(count)]),
+            "arm": _words([run.job.arm.name for run in filled], count),
+            "seed": np.repeat(np.array([run.seed for run in filled], np.int64), count),
+            "run_id": _words([run.reading.run_id for run in filled], count),
+            "selection": _words([selection for selection, _ in keys]),
+            "metric": _words([metric for _, metric in keys]),
+            "value": np.array([value for run in filled for value in run.values.values()], np.float64),
+        }
+    )
+
+
+def _words(words: list[str], count: list[int] | None = None) -> pd.Series:
+    """A column of strings, each repeated `count` times."""
+    column = pd.Series(words, dtype="str")
+    return column if count is None else column.repeat(count).reset_index(drop=True)
+
+
+def _curves(scenario: str, runs: list[Run]) -> pd.DataFrame:
+    """Long form, a row per arm, seed, round and metric."""
+    parts = [part for run in runs for part in _points(run)]
+    count = [len(values) for _, _, _, values in parts]
+    return pd.DataFrame(
+        {
+            "scenario": _words([scenario], [sum(count)]),
+            "arm": _words([run.job.arm.name for run, *_ in parts], count),
+            "seed": np.repeat(np.array([run.seed for run, *_ in parts], np.int64), count),
+            "round": np.concatenate([np.zeros(0, np.int64), *(rounds for _, rounds, _, _ in parts)]),
+            "metric": pd.concat([pd.Series([], dtype="str"), *(m for _, _, m, _ in parts)], ignore_index=True),
+            "value": np.concatenate([np.zeros(0), *(values for *_, values in parts)]),
+        }
+    )
+
+
+def _points(run: Run) -> Iterator[tuple[Run, np.ndarray, pd.Series, np.ndarray]]:
+    """(run, rounds, metrics, values), each [n]: the record's round by round, then those of kept models."""
+    stream = run.reading.metrics
+    names = list(stream.columns)
+    if names:
+        values = np.stack([stream.columns[name] for name in names], axis=1)
+        there = np.stack([~stream.absent.get(name, np.zeros(len(values), bool)) for name in names], axis=1).ravel()
+        rounds, metrics = np.repeat(stream.rounds, len(names)), pd.Series(names * len(values), dtype="str")
+        yield run, rounds[there], metrics[there], values.ravel()[there]
+    if run.points:
+        keys = list(run.points)
+        rounds = np.array([round for round, _ in keys], np.int64)
+        yield run, rounds, _words([metric for _, metric in keys]), np.array(list(run.points.values()), np.float64)
+
+
+def _ledger(scenario: str, runs: list[Run]) -> pd.DataFrame:
+    """A row for each run that was asked for; `error` holds what is wrong with it, empty where nothing is."""
+    about = [run.reading.provenance for run in runs]
+    root = [run.job.project.root for run in runs]
+    return pd.DataFrame(
+        {
+            "scenario": _words([scenario], [len(runs)]),
+            "arm": _words([run.job.arm.name for run in runs]),
+            "seed": np.array([run.seed for run in runs], np.int64),
+            "status": _words([run.reading.status for run in runs]),
+            "run_id": _words([run.reading.run_id for run in runs]),
+            "error": _words(["; ".join(run.reading.problems) for run in runs]),
+            "revision": _words([str(each.get("revision") or "") for each in about]),
+            "dirty": np.array([bool(each.get("dirty")) for each in about]),
+            "folder": _words([str(run.reading.folder.relative_to(r)) for run, r in zip(runs, root, strict=True)]),
+        }
+    )
+
+
+def _outcomes(runs: list[Run]) -> pd.DataFrame:
+    """A row per arm and seed with `correct`, of the selected models that are there and global."""
+    known = [run for run in runs if run.correct is not None]
+    return pd.DataFrame(
+        {
+            "arm": _words([run.job.arm.name for run in known]),
+            "seed": np.array([run.seed for run in known], np.int64),
+            "correct": pd.Series([run.correct for run in known], dtype=object),
+        }
+    )
 
 
 def write_evaluation(benchmark: Benchmark, scenario: str, threads: int = 1) -> list[Path]:
-    """`evaluate_scenario`, written to ``evaluation/<scenario>.parquet`` and ``curves/<scenario>.parquet``."""
+    """`evaluate_scenario`, each table as ``<name of the table>/<scenario>.parquet``."""
     folder = benchmark.project.benchmark(benchmark.name, benchmark.preset)
-    paths = [folder / kind / f"{scenario}.parquet" for kind in ("evaluation", "curves")]
-    for path, frame in zip(paths, evaluate_scenario(benchmark, scenario, threads), strict=True):
+    made = evaluate_scenario(benchmark, scenario, threads)
+    paths = [folder / name / f"{scenario}.parquet" for name in made._fields]
+    for path, frame in zip(paths, made, strict=True):
         with atomic(path) as temporary:
             frame.to_parquet(temporary, index=False)
     return paths

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import product
 from pathlib import Path
 from typing import Any
 
-from heterobench import models, registry, search
-from heterobench.config.reading import load, names, read_yaml, shown
+from heterobench import measures, models, registry, search
+from heterobench.config.reading import check_name, load, names, read_yaml, shown
 from heterobench.config.schema import (
     AlgorithmFile,
     ArmEntry,
@@ -78,6 +79,7 @@ class Job:
     """What one training process computes: a scenario and an arm, for several seeds.
 
     `tuned` holds what tuning sets: the setting of trial number `trial`, or, without a number, the chosen one.
+    `snapshots`: how many models each run keeps along its way.
     """
 
     project: Project
@@ -88,6 +90,7 @@ class Job:
     where: str  # what its user wrote, for errors
     tuned: dict[str, Any] = field(default_factory=dict)
     trial: int | None = None
+    snapshots: int = 0
 
     @cached_property
     def hyperparameters(self):
@@ -123,6 +126,8 @@ class Job:
                 "arm": self.arm.name,
                 "hyperparameters": self.hyperparameters.model_dump(),
             },
+            # they change no bit of a run, but a run without them is not the one that was asked for
+            **({"snapshots": self.snapshots} if self.snapshots else {}),
         }
 
 
@@ -139,6 +144,8 @@ class Benchmark:
     seeds: tuple[int, ...]
     project: Project
     tuning: Tuning | None = None
+    metrics: tuple[str, ...] = ()
+    snapshots: int = 0
 
     def job(self, scenario: str, arm: str) -> Job:
         """The job of a scenario and an arm, by their names."""
@@ -148,7 +155,8 @@ class Benchmark:
         for kind, name, known in (("scenario", scenario, scenarios), ("algorithm", arm, arms)):
             if name not in known:
                 raise ConfigurationError(f"{where}: no {kind} {name!r}{nearest(name, known)}")
-        return Job(self.project, self.name, self.preset, scenarios[scenario], arms[arm], where)
+        place = (self.project, self.name, self.preset, scenarios[scenario], arms[arm], where)
+        return Job(*place, snapshots=self.snapshots)
 
     def jobs(self) -> list[Job]:
         return [self.job(s.name, a.name) for s in self.scenarios for a in self.arms]
@@ -161,7 +169,7 @@ class Benchmark:
         where = f"{job.where}.tuning: params/algorithms/{job.arm.algorithm}.yaml"
         defaults = job.hyperparameters.model_dump()
         found = search.settings(job.arm.search, defaults, self.tuning.trials, where)
-        return [replace(job, tuned=setting, trial=number) for number, setting in enumerate(found)]
+        return [replace(job, tuned=setting, trial=number, snapshots=0) for number, setting in enumerate(found)]
 
     @property
     def all_seeds(self) -> tuple[int, ...]:
@@ -205,7 +213,46 @@ def algorithm_files(project: Project) -> dict[str, AlgorithmFile]:
                 raise ConfigurationError(f"{path}: search: unknown hyper-parameter {key!r}{nearest(key, fields)}")
             for value in (space.low, space.high) if isinstance(space, Range) else space:
                 build(module.HyperParameters, files[name].defaults | {key: value}, f"{path}: search")
+        check_published(project, files[name], fields, f"{path}: published")
     return files
+
+
+def check_published(project: Project, file: AlgorithmFile, fields: Iterable[str], where: str) -> None:
+    """Raise ConfigurationError, opened by `where`, unless all that published numbers name is there.
+
+    Their hyper-parameters need not be allowed here, only known: a number that cannot be run is still worth showing.
+    """
+    for place, entry in enumerate(file.published):
+        at = f"{where}.{place}"
+        for kind in ("model", "schedule"):
+            if (name := getattr(entry, kind)) is not None:
+                check_name(project, f"{kind}s", name, f"{at}: {kind}")
+        for index, number in enumerate(entry.numbers):
+            of = f"{at}.numbers.{index}"
+            check_name(project, "datasets", number.dataset, f"{of}: dataset")
+            if number.variant is not None and number.variant not in file.variants:
+                raise ConfigurationError(
+                    f"{of}: variant: no variant {number.variant!r}{nearest(number.variant, file.variants)}"
+                )
+            for key in entry.settings_of(number):
+                if key not in fields:
+                    raise ConfigurationError(
+                        f"{of}: hyperparameters: unknown hyper-parameter {key!r}{nearest(key, fields)}"
+                    )
+            if number.partition is not None:
+                partition = entry.partition_of(number)
+                schemes.check(partition, f"{of}: partition")
+                changes.check(partition, f"{of}: partition")
+
+
+def published_for(file: AlgorithmFile, variant: str | None) -> tuple[Published, ...]:
+    """The published numbers of a variant, or of the algorithm itself; entries without any are left out."""
+    found = []
+    for entry in file.published:
+        numbers = [number for number in entry.numbers if number.variant == variant]
+        if numbers:
+            found.append(entry.model_copy(update={"numbers": numbers}))
+    return tuple(found)
 
 
 def arm_names(files: dict[str, AlgorithmFile]) -> dict[str, tuple[str, str | None]]:
@@ -237,7 +284,7 @@ def resolve_arm(files: dict[str, AlgorithmFile], entry: ArmEntry, where: str) ->
         algorithm=algorithm,
         defaults=file.defaults | (chosen.defaults if chosen else {}),
         settings=entry.hyperparameters,
-        published=tuple(file.published),
+        published=published_for(file, variant),
         search={key: space for key, space in file.search.items() if key not in entry.hyperparameters},
     )
 
@@ -305,7 +352,17 @@ def benchmark(project: Project, name: str, preset: str) -> Benchmark:
         key = sorted(unknown)[0]
         raise ConfigurationError(f"{where}: hyperparameters: no algorithm here takes {key!r}{nearest(key, accepted)}")
     result = Benchmark(
-        name, preset, file.title, file.about, scenarios, arms, tuple(chosen.seeds), project, chosen.tuning
+        name,
+        preset,
+        file.title,
+        file.about,
+        scenarios,
+        arms,
+        tuple(chosen.seeds),
+        project,
+        chosen.tuning,
+        measures.check(chosen.metrics, f"{where}.metrics"),
+        chosen.snapshots,
     )
     for job in result.jobs():
         for each in (job, *result.trials(job.scenario.name, job.arm.name)):

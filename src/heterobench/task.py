@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from heterobench import keyed
+from heterobench import flops, keyed
 from heterobench.chain import Chain
 from heterobench.frozen import Frozen
 
@@ -46,6 +48,9 @@ class Outputs(NamedTuple):
 
 Term = Callable[[Outputs], Tensor]
 """A term of the loss of a batch [], of what the net makes of it."""
+
+Net = Callable[[Tensor], Tensor]
+"""x [B, *shape] -> logits [B, classes], with some parameters."""
 
 
 class Task(Protocol):
@@ -94,6 +99,17 @@ class Layout:
         return {n: part.view(shape) for n, part, shape in zip(self.names, parts, self.shapes, strict=True)}
 
 
+def _as(values: Tensor, dtype: torch.dtype) -> Tensor:
+    return values.to(dtype) if values.is_floating_point() else values  # tokens stay whole numbers
+
+
+def _mean_loss(logits: Tensor, batch: Batch) -> Tensor:
+    """[] of logits [B, classes], under batch.weight where there is one."""
+    if batch.weight is None:
+        return functional.cross_entropy(logits, batch.y)
+    return functional.cross_entropy(logits, batch.y, reduction="none") @ _as(batch.weight, logits.dtype)
+
+
 class Classification:
     """Cross-entropy classification with a torch net.
 
@@ -119,8 +135,10 @@ class Classification:
         self._bound: Tensor | None = None
         self._parts: list[Tensor] = []
         self._chains: dict[tuple[int, ...], Chain | None] = {}
+        self._copies: dict[torch.dtype, nn.Module] = {}
+        self._flops: dict[tuple[int, ...], int] = {}
         self.device = torch.device(device)
-        self._head = [module for module in self._net.modules() if isinstance(module, nn.Linear)][-1:]
+        self._head = next((n for n, m in reversed([*self._net.named_modules()]) if isinstance(m, nn.Linear)), None)
         linear = all(isinstance(module, LINEAR) for module in self._net.modules())
         if self.device.type == "cpu" and (not linear or sum(self.layout.sizes) > SMALL):
             self.scores_many = None  # measured: one call per client is faster
@@ -153,34 +171,67 @@ class Classification:
             g = torch.empty_like(theta)
             loss = chain.gradient(self._parts, list(self.layout.split(g).values()), batch.x, batch.y)
             return g, {"loss": loss}
-        if term is None:
-            with self.autocast():
-                logits = net(batch.x)
-            loss = total = functional.cross_entropy(logits.to(theta.dtype), batch.y)
-        else:
-            outputs = self.outputs(net, theta, batch)
-            loss = functional.cross_entropy(outputs.logits, batch.y)
-            total = loss + term(outputs)
+        total, loss = self.losses(net, theta, batch, term)
         parts = torch.autograd.grad(total, self._parameters)
         return torch.cat([part.reshape(-1) for part in parts]), {"loss": loss.detach()}
 
-    def outputs(self, net: Callable[[Tensor], Tensor], theta: Tensor, batch: Batch) -> Outputs:
-        """What `net`, which is this net with some parameters, makes of a batch; in the dtype of theta."""
-        if not self._head:
+    def flops(self, x: Tensor) -> int:
+        """Floating point operations of `grad` for one example like those of x [B, *shape]; counted once per shape."""
+        shape = tuple(x.shape[1:])
+        if shape not in self._flops:
+            self._chain(x)  # finding out whether there is one is no part of it
+            theta = torch.zeros(sum(self.layout.sizes), dtype=self._parameters[0].dtype, device=self.device)
+            one = Batch(x[:1], torch.zeros(1, dtype=torch.int64, device=self.device))
+            self._flops[shape] = flops.counted(lambda: self.grad(theta, one))
+        return self._flops[shape]
+
+    def logits(self, theta: Tensor, x: Tensor) -> Tensor:
+        """Logits [B, classes] of x [B, *shape], differentiable in theta any number of times, in theta's precision."""
+        logits = torch.func.functional_call(self._in(theta.dtype), self.layout.split(theta), (_as(x, theta.dtype),))
+        return logits.to(theta.dtype)
+
+    def mean_loss(self, theta: Tensor, batch: Batch) -> Tensor:
+        """Mean loss [] of a batch, in nats, under batch.weight where there is one; differentiable like `logits`."""
+        return self.losses(partial(self.logits, theta), theta, batch)[1]
+
+    def losses(self, net: Net, theta: Tensor, batch: Batch, term: Term | None = None) -> tuple[Tensor, Tensor]:
+        """Mean loss plus `term`, and mean loss, both [], of a `net` with parameters theta, in theta's precision."""
+        if term is None:
+            with self.autocast():
+                logits = net(batch.x)
+            loss = _mean_loss(logits.to(theta.dtype), batch)
+            return loss, loss
+        outputs = self.outputs(net, theta, batch)
+        loss = _mean_loss(outputs.logits, batch)
+        return loss + term(outputs), loss
+
+    def outputs(self, net: Net, theta: Tensor, batch: Batch) -> Outputs:
+        """What a `net` with parameters theta makes of a batch, in theta's precision."""
+        if self._head is None:
             raise ValueError("the net has no linear layer, whose input its features could be")
         read: list[Tensor] = []
-        handle = self._head[0].register_forward_pre_hook(lambda module, given: read.append(given[0]))
+        head = self._in(theta.dtype).get_submodule(self._head)
+        handle = head.register_forward_pre_hook(lambda module, given: read.append(given[0]))
         try:
             with self.autocast():
                 logits = net(batch.x)
         finally:
             handle.remove()
-        weight = theta.new_full((len(batch.y),), 1 / len(batch.y)) if batch.weight is None else batch.weight
+        even = batch.weight is None
+        weight = theta.new_full((len(batch.y),), 1 / len(batch.y)) if even else _as(batch.weight, theta.dtype)
         return Outputs(read[-1].to(theta.dtype), logits.to(theta.dtype), weight)
 
     @torch.no_grad()
     def features(self, theta: Tensor, batch: Batch) -> Tensor:
         return self.outputs(self._bind(theta), theta, batch).features
+
+    def _in(self, dtype: torch.dtype) -> nn.Module:
+        """The net, or a copy whose tensors outside theta (`Frozen`) have another precision."""
+        if dtype == self._parameters[0].dtype:
+            return self._net
+        if dtype not in self._copies:
+            self._copies[dtype] = copy.deepcopy(self._net).to(dtype)
+        return self._copies[dtype]
 
     def autocast(self) -> contextlib.AbstractContextManager:
         """Reduced precision where it was asked for; without the cache of casts, which a CUDA graph would outlive."""
@@ -189,15 +240,19 @@ class Classification:
         return torch.autocast(self.device.type, torch.bfloat16, cache_enabled=False)
 
     def functional(self) -> Task:
-        return _Functional(self, self._net)
+        return _Functional(self)
 
     @torch.no_grad()
-    def scores(self, theta: Tensor, batches) -> dict[str, Tensor]:
+    def forward(self, theta: Tensor, x: Tensor) -> Tensor:
+        """Logits [B, classes] of x [B, *shape] as `scores` judges them, without a graph."""
         net = self._bind(theta)
+        chain = self._chain(x)
+        return chain(self._parts, x) if chain else net(x)
+
+    def scores(self, theta: Tensor, batches) -> dict[str, Tensor]:
         losses, hits = [], []
         for x, y, _ in batches:
-            chain = self._chain(x)
-            logits = chain(self._parts, x) if chain else net(x)
+            logits = self.forward(theta, x)
             losses.append(functional.cross_entropy(logits, y, reduction="none"))
             hits.append((logits.argmax(1) == y).to(logits.dtype))
         empty = [theta.new_zeros(0)]
@@ -219,38 +274,19 @@ class Classification:
 class _Functional:
     """A `Classification` whose gradient binds nothing to the net and writes nothing in place."""
 
-    def __init__(self, task: Classification, net: nn.Module):
-        self._task, self._net = task, net
+    def __init__(self, task: Classification):
+        self._task = task
 
     def __getattr__(self, name: str):
         return getattr(self._task, name)
 
-    def _with(self, theta: Tensor) -> Callable[[Tensor], Tensor]:
-        """x -> logits of the net with parameters theta."""
-        parameters = self._task.layout.split(theta)
-        return lambda x: torch.func.functional_call(self._net, parameters, (x,))
-
     def grad(self, theta: Tensor, batch: Batch, term: Term | None = None) -> tuple[Tensor, dict[str, Tensor]]:
-        def total_and_mean(theta: Tensor) -> tuple[Tensor, Tensor]:
-            if term is None:
-                with self._task.autocast():
-                    logits = self._with(theta)(batch.x).to(theta.dtype)
-                loss = total = self._mean_loss(logits, batch)
-            else:
-                outputs = self._task.outputs(self._with(theta), theta, batch)
-                loss = self._mean_loss(outputs.logits, batch)
-                total = loss + term(outputs)
-            return total, loss
+        def losses(theta: Tensor) -> tuple[Tensor, Tensor]:
+            return self._task.losses(partial(self._task.logits, theta), theta, batch, term)
 
-        g, loss = torch.func.grad(total_and_mean, has_aux=True)(theta)
+        g, loss = torch.func.grad(losses, has_aux=True)(theta)
         return g, {"loss": loss}
 
-    @staticmethod
-    def _mean_loss(logits: Tensor, batch: Batch) -> Tensor:
-        if batch.weight is None:
-            return functional.cross_entropy(logits, batch.y)
-        return functional.cross_entropy(logits, batch.y, reduction="none") @ batch.weight
-
+    @torch.no_grad()
     def features(self, theta: Tensor, batch: Batch) -> Tensor:
-        with torch.no_grad():
-            return self._task.outputs(self._with(theta), theta, batch).features
+        return self._task.outputs(partial(self._task.logits, theta), theta, batch).features

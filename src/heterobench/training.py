@@ -19,13 +19,13 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
+from heterobench import energy, models, personal, registry
 from heterobench import executor as executors
-from heterobench import models, personal, registry
-from heterobench.config.schema import Config
+from heterobench.config.schema import Budget, Config
 from heterobench.data.dataset import Dataset, open_dataset
 from heterobench.device import chosen
 from heterobench.engine import checkpoint
-from heterobench.engine.synchronous import RunState, Setting, advance, begin
+from heterobench.engine.synchronous import RunState, Setting, advance, begin, costs
 from heterobench.errors import RunError
 from heterobench.executor import distributed
 from heterobench.federation import Federation
@@ -88,6 +88,13 @@ def evaluate(task: Task, federation: Federation, theta: Tensor) -> dict[str, flo
     return result | {f"validation_{name}": float(values.double().mean()) for name, values in validation.items()}
 
 
+def snapshot_rounds(budget: Budget, count: int) -> frozenset[int]:
+    """Rounds after which a run keeps its model: `count` evaluated ones, evenly spaced, the first and last included."""
+    evaluated = sorted({*range(budget.evaluate_every, budget.rounds + 1, budget.evaluate_every), budget.rounds})
+    places = np.linspace(0, len(evaluated) - 1, min(count, len(evaluated))).round()
+    return frozenset(evaluated[int(place)] for place in places)
+
+
 @dataclass
 class Best:
     """The round with the highest validation accuracy so far; of equal ones the earliest."""
@@ -109,25 +116,32 @@ def train(
     about: dict[str, Any],
     checkpoint_seconds: float,
     until: int | None = None,
+    snapshots: int = 0,
+    meter: energy.Meter | None = None,
 ) -> tuple[RunState, Tensor, Best]:
     """All rounds of a run, or those up to round `until`, from its last checkpoint where there is one.
 
-    `federation` is what is evaluated (the setting's own may be pooled); `about` is the provenance.
+    `federation` is what is evaluated (the setting's own may be pooled); `about` is the provenance. `snapshots` says how
+    many global models are kept along the way (`snapshot_rounds`); of personal models none are. `meter` counts the
+    energy, which is modelled without one.
     Returns the last state, the model(s) after the last round, and the best on validation data. A run that is left
     before its last round leaves a checkpoint, and goes on from it with the bits that it would have had anyway.
     """
     budget, folder = setting.budget, recorder.folder / record.CHECKPOINTS
+    meter, told = meter or energy.Modelled(), None
     stored = checkpoint.load(folder, setting.task.device)
     if stored:
         state, extra, notes = stored
         best = Best(extra["selected"], notes["best"], notes["best_round"])
         seconds, evaluation, offsets = notes["seconds"], notes["evaluation"], notes["offsets"]
+        joules, told = notes["joules"], notes["energy"]
         log.info("%s: goes on after round %d", recorder.folder, state.round)
     else:
         state = begin(setting, folder)
         best = Best(thetas(setting, state, len(federation)))
-        seconds, evaluation, offsets = 0.0, 0.0, {}
-    recorder.begin(about, offsets)
+        seconds, evaluation, joules, offsets = 0.0, 0.0, 0.0, {}
+    told = energy.continued(told, meter.about())
+    recorder.begin(about | {"energy": told}, offsets)
     saved, theta, metric = time.monotonic(), thetas(setting, state, len(federation)), float("nan")
 
     def store() -> None:
@@ -136,25 +150,32 @@ def train(
             "best_round": best.round,
             "seconds": seconds,
             "evaluation": evaluation,
+            "joules": joules,
+            "energy": told,
             "offsets": recorder.offsets(),
         }
         checkpoint.save(folder, state, {"selected": best.theta}, notes)
 
-    last = budget.rounds if until is None else min(until, budget.rounds)
+    last, kept = budget.rounds if until is None else min(until, budget.rounds), snapshot_rounds(budget, snapshots)
     while state.round < last:
-        began = time.perf_counter()
+        began, before = time.perf_counter(), meter.joules()
         state = advance(setting, state)
         seconds += time.perf_counter() - began
+        joules += distributed.total(meter.joules() - before)
         if state.round % budget.evaluate_every == 0 or state.round == budget.rounds:
             began = time.perf_counter()
             theta = thetas(setting, state, len(federation))
             metrics = evaluate(setting.task, federation, theta)
             metric = metrics["validation_accuracy"]
             best.look(theta, metric, state.round)
+            if state.round in kept and theta.dim() == 1:
+                notes = {"run_id": recorder.config["run_id"], "round": state.round}
+                saved_model.save(record.snapshot(recorder.folder, state.round), setting.task.layout, theta, notes)
             evaluation += time.perf_counter() - began
-            metrics |= {"train_loss": state.train_loss, "bytes_up": state.bytes_up, "bytes_down": state.bytes_down}
+            metrics |= {"train_loss": state.train_loss} | costs(setting, state)
             recorder.append(record.ROUNDS, {"round": state.round, "metrics": metrics})
             clock = {"seconds": seconds, "evaluation": evaluation, "time": time.time()}
+            clock |= {} if np.isnan(joules) else {"joules": joules}
             recorder.append(record.TIMING, {"round": state.round} | clock)
         recorder.progress(state.round, budget.rounds, seconds, ("validation_accuracy", metric), "running")
         if time.monotonic() - saved >= checkpoint_seconds and state.round < budget.rounds:
@@ -214,7 +235,7 @@ def run(
             executor = executors.make(config.executor, config.workers, device)
             setting = Setting(federation, task, algorithm, scenario.schedule_file, scenario.budget, seed, executor)
             with contextlib.closing(executor):
-                whole = compute(setting, federation, recorder, about, config.checkpoint_seconds, until)
+                whole = compute(setting, federation, recorder, about, config.checkpoint_seconds, until, job.snapshots)
             if not whole:
                 return None
         return manifest_line(recorder.folder, seed, recorder.config["run_id"])
@@ -250,6 +271,7 @@ def compute(
     about: dict[str, Any],
     checkpoint_seconds: float,
     until: int | None = None,
+    snapshots: int = 0,
 ) -> bool:
     """Train, save the models, end the record; False where rounds are left.
 
@@ -257,7 +279,9 @@ def compute(
     """
     folder, layout = recorder.folder, setting.task.layout
     try:
-        state, theta, best = train(setting, federation, recorder, about, checkpoint_seconds, until)
+        with contextlib.closing(energy.meter(str(setting.task.device), distributed.first_here())) as meter:
+            more = (checkpoint_seconds, until, snapshots, meter)
+            state, theta, best = train(setting, federation, recorder, about, *more)
     except Exception:
         with contextlib.suppress(OSError):  # a full disk is told by the error itself
             recorder.end("failed", error=traceback.format_exc())

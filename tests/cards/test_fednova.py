@@ -30,7 +30,7 @@ class LinearTask:
     def init(self, seed):
         return torch.zeros(DIMENSIONS, dtype=torch.float64)
 
-    def grad(self, theta, batch):
+    def grad(self, theta, batch, term=None):
         g = batch.x.mean(0)
         return g, {"loss": g @ theta}
 

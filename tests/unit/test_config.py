@@ -268,8 +268,8 @@ MISTAKES = {
     ),
     "evidence": (
         "algorithms/fedavg.yaml",
-        "third-party code}",
-        "hearsay}",
+        "evidence: third-party code",
+        "evidence: hearsay",
         ["params/algorithms/fedavg.yaml: published.0.evidence", "'official code'", "found 'hearsay'"],
     ),
 }

@@ -360,6 +360,8 @@ def some_state(round=3, clients=(0, 4, 7)) -> RunState:
         ClientStates.of({i: {"h": theta * i, "k": torch.tensor(i)} for i in clients}),
         bytes_up=2**53 + 1,
         bytes_down=17,
+        gradient_examples=2**60 + 3,
+        simulated_seconds=0.1 + 0.2,
         train_loss=math.nan if round % 2 else 0.1,
     )
 
@@ -369,8 +371,20 @@ def same(one: RunState, two: RunState) -> bool:
         groups = [state.server, state.fresh, *(state.clients[i] for i in sorted(state.clients))]
         return [(k, g[k].dtype, tuple(g[k].shape), g[k].numpy().tobytes()) for g in groups for k in sorted(g)]
 
-    rest = [repr((s.round, sorted(s.clients), s.bytes_up, s.bytes_down, s.train_loss)) for s in (one, two)]
-    return bits(one) == bits(two) and rest[0] == rest[1]
+    def rest(s):
+        return repr(
+            (
+                s.round,
+                sorted(s.clients),
+                s.bytes_up,
+                s.bytes_down,
+                s.gradient_examples,
+                s.simulated_seconds,
+                s.train_loss,
+            )
+        )
+
+    return bits(one) == bits(two) and rest(one) == rest(two)
 
 
 def test_checkpoint_keeps_every_bit(tmp_path):

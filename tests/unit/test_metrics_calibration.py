@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy.stats import binom
 from sklearn.metrics import brier_score_loss, log_loss, roc_auc_score
 
 from heterobench.keyed import generator
@@ -86,12 +87,36 @@ def test_calibrated_probabilities_have_an_error_of_order_root_bins_over_examples
     error = c.expected_calibration_error(probabilities, labels, bins)
     # E|gap| <= .5 / sqrt(examples of the bin), summed by Cauchy-Schwarz; one example moves it by 1 / n (McDiarmid)
     assert 0 < error < 0.5 * math.sqrt(bins / n) + math.sqrt(math.log(1e9) / (2 * n))
-    expected_brier = (1 - (probabilities**2).sum(axis=1)).mean()
-    assert abs(c.brier(probabilities, labels) - expected_brier) < 2 * math.sqrt(math.log(2e9) / (2 * n))
+    squares, cubes = (probabilities**2).sum(axis=1), (probabilities**3).sum(axis=1)
+    tolerance = 6 * math.sqrt((4 * (cubes - squares**2)).sum()) / n
+    assert abs(c.brier(probabilities, labels) - (1 - squares).mean()) < tolerance
     entropies = -(probabilities * np.log(probabilities)).sum(axis=1)
     spread = np.sqrt((probabilities * np.log(probabilities) ** 2).sum(axis=1) - entropies**2)
     tolerance = 6 * math.sqrt((spread**2).sum()) / n
     assert abs(c.negative_log_likelihood(probabilities, labels) - entropies.mean()) < tolerance
+
+
+@pytest.mark.parametrize("each", [10, 160])
+def test_error_of_calibrated_predictions_is_what_chance_makes_of_few_examples_a_bin(each):
+    """E|X / n - p| over binomial X, bin by bin: of order sqrt(bins / examples), and not zero."""
+    claims = np.array([0.55, 0.65, 0.75, 0.85, 0.95])  # each in a bin of its own
+    confidence = np.repeat(claims, each)
+    probabilities = np.stack([confidence, 1 - confidence], axis=1)
+    random = generator(0, "chance", each)
+    draws = [random.random(5 * each) >= confidence for _ in range(400)]
+    errors = np.array([c.expected_calibration_error(probabilities, drawn.astype(int), 10) for drawn in draws])
+    hits = np.arange(each + 1)
+    expected = np.mean([binom.pmf(hits, each, claim) @ np.abs(hits / each - claim) for claim in claims])
+    assert errors.mean() == pytest.approx(expected, abs=5 * errors.std() / 20)
+    # nearly normal: E|gap| = sqrt(2 / pi) standard deviations
+    normal = math.sqrt(2 / math.pi) * np.sqrt(claims * (1 - claims) / each).mean()
+    assert expected == pytest.approx(normal, rel=0.5 / math.sqrt(each))
+
+
+def test_overconfidence_has_a_sign():
+    modest = np.tile([0.6, 0.4], (10, 1)), np.array([0] * 9 + [1])
+    assert c.overconfidence(*modest) == pytest.approx(0.6 - 0.9)
+    assert c.expected_calibration_error(*modest) == pytest.approx(0.3)
 
 
 @BOTH
@@ -165,6 +190,8 @@ def test_classwise_error_by_hand():
     # p >= .5 leaves the upper bin of each class alone
     assert c.classwise_calibration_error(probabilities, labels, 2, threshold=0.5) == pytest.approx(0.25)
     assert c.classwise_calibration_error(probabilities, labels, 2, threshold=0.85) == pytest.approx(0.1 / 2)
+    # at the threshold itself an example stays
+    assert c.classwise_calibration_error(probabilities, labels, 2, threshold=0.9) == pytest.approx(0.1 / 2)
 
 
 def test_scores_are_those_of_scikit_learn():

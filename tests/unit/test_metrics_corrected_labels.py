@@ -94,6 +94,29 @@ def test_votes():
         judge(-1, 2)
 
 
+# positions and labels as the source lists them, to be compared with what this module holds
+LISTED = {
+    "mnist": (
+        "947 8→9, 1621 0→6, 1901 9→4, 2462 2→0, 2597 5→3, 3558 5→0, 5937 5→3, 6651 0→6, 6783 1→6, 9729 5→6",
+        "2130, 2654, 3520, 8527, 9679",
+    ),
+    "cifar10": (
+        "1227 3→5, 1718 0→8, 2405 3→6, 2592 2→4, 2804 3→5, 4794 4→2, 5191 3→5, 5468 5→3, 5632 3→5, 5690 7→4, "
+        "5960 2→3, 6877 0→8, 6966 0→8, 7657 2→7, 7846 6→3, 8058 4→7, 9227 1→9, 9352 1→9",
+        "165, 792, 882, 1300, 1684, 1969, 2010, 2128, 2232, 2532, 2840, 2940, 3113, 3168, 3183, 3192, 3490, 3600, "
+        "3753, 3977, 4055, 4198, 4614, 4643, 4910, 4965, 5166, 5211, 5882, 6522, 6792, 7311, 8296, 8620, 9643, 9793",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LISTED)
+def test_corrections_are_those_that_the_source_lists(name):
+    changed, dropped = (text.split(", ") for text in LISTED[name])
+    pairs = (entry.replace("→", " ").split() for entry in changed)
+    assert CORRECTIONS[name].changed == {int(i): (int(old), int(new)) for i, old, new in pairs}
+    assert CORRECTIONS[name].dropped == tuple(map(int, dropped))
+
+
 @BOTH
 def test_corrected_labels_change_what_is_listed_and_nothing_else(corrections):
     labels = published(corrections)

@@ -141,8 +141,9 @@ def test_local_fairness_implies_global_fairness_when_clients_share_the_groups(ke
     assert decompose(p).redundant == pytest.approx(0, abs=1e-7)
 
 
-def test_parity_gaps_of_the_joint_are_those_of_predictions():
-    random = generator(0, "parity")
+@pytest.mark.parametrize("key", range(5))
+def test_parity_gaps_of_the_joint_are_those_of_predictions(key):
+    random = generator(0, "parity", key)
     client, group = random.integers(0, 2, 300), random.integers(0, 2, 300)
     prediction = (random.random(300) < 0.2 + 0.3 * client + 0.2 * group * client).astype(int)
     joint = cross_counts({"client": (client, 2), "group": (group, 2), "prediction": (prediction, 2)})
@@ -255,6 +256,12 @@ def test_error_falls_and_is_convex_in_both_limits():
         assert (np.diff(errors, 2, axis=axis) >= -4e-6).all()
     assert (errors[:-2, :-2] + errors[2:, 2:] - 2 * errors[1:-1, 1:-1] >= -4e-6).all()  # along the diagonal
     assert errors[0, 0] > errors[-1, -1] + 0.01
+    # jointly convex: at the middle of any two pairs of limits the error is at most the mean of theirs
+    random = generator(0, "segments")
+    for _ in range(10):
+        ends = 0.04 * random.random((2, 2))
+        middle = accuracy_limit(joint, *ends.mean(axis=0)).error
+        assert middle <= np.mean([accuracy_limit(joint, *end).error for end in ends]) + 2e-6
 
 
 @pytest.mark.parametrize(

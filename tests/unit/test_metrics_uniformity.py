@@ -51,6 +51,9 @@ def test_equal_clients(value):
     assert u.cosine_to_uniform(values) == pytest.approx(1)
     assert u.worst_share(values) == pytest.approx(value)
     assert u.best_share(values) == pytest.approx(value)
+    made = spread(scores(values, np.full(13, 10)), np.full(13, 10))
+    assert made["std"] == pytest.approx(0, abs=1e-12)
+    assert [made[name] for name in ("mean", "weighted", "worst_decile")] == pytest.approx([value] * 3)
 
 
 def test_one_client_that_has_everything():
@@ -82,7 +85,9 @@ def test_duplicated_clients_change_nothing():
     twice = np.concatenate([values, values])
     for number in (u.coefficient_of_variation, u.gini, u.jain, u.divergence_from_uniform, u.worst_share, u.best_share):
         assert number(twice) == pytest.approx(number(values), rel=1e-12)
-    assert twice.std() == pytest.approx(values.std())
+    made, again = (spread(each, np.ones(len(each), dtype=int)) for each in (values, twice))
+    assert again == pytest.approx(made, rel=1e-12)
+    assert made["std"] > 0
 
 
 def test_tilted_loss_rises_from_the_mean_to_the_maximum():
@@ -94,6 +99,7 @@ def test_tilted_loss_rises_from_the_mean_to_the_maximum():
     assert made[1] == pytest.approx(mean, abs=1e-5)
     assert (np.diff(made) > 0).all()
     assert made[-1] == pytest.approx(3.0, abs=2e-3)  # ln(.2) / 1000 below
+    assert made[0] == min(made) < max(made) < 3.0
     assert u.tilted_loss(losses, -1000, weights) == pytest.approx(0.2, abs=2e-3)
     assert u.tilted_loss(losses, 1, weights) == pytest.approx(math.log((np.exp(losses) * weights).sum() / 10))
 

@@ -148,16 +148,24 @@ def test_kemeny_ties_what_its_optimal_orders_swap():
     assert (twins.optima, twins.ranks.tolist(), twins.scores.tolist()) == (2, [1, 1, 3], [-1.5, -1.5, -3])
 
 
+def test_kemeny_puts_a_condorcet_winner_first():
+    winners = 0
+    for seed in range(10):
+        scores = np.random.default_rng(seed).random((5, 5))
+        graph = votes(scores)
+        beats_all = np.flatnonzero(((graph > graph.T) | np.eye(5, dtype=bool)).all(axis=1))
+        if len(beats_all):
+            winners += 1
+            assert kemeny(scores).elected == tuple(beats_all)
+    assert winners > 5
+
+
 @pytest.mark.parametrize("seed", range(10))
-def test_kemeny_puts_a_condorcet_winner_first_and_borda_is_within_five_times(seed):
+def test_bordas_order_costs_at_most_five_times_the_least(seed):
     scores = np.random.default_rng(seed).random((5, 5))
-    graph = votes(scores)
-    beaten_all = np.flatnonzero(((graph > graph.T) | np.eye(5, dtype=bool)).all(axis=1))
-    found = kemeny(scores)
-    if len(beaten_all):
-        assert found.elected == tuple(beaten_all)
     order = np.argsort(-borda(scores).scores, kind="stable")
-    assert found.distance <= kendall_cost(order, graph) <= 5 * found.distance
+    least = kemeny(scores).distance
+    assert 0 < least <= kendall_cost(order, votes(scores)) <= 5 * least
 
 
 def test_borda_may_pass_over_a_condorcet_winner_that_kemeny_finds():

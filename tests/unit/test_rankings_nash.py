@@ -35,7 +35,25 @@ def test_a_copy_of_a_method_shares_its_mass_and_changes_no_task():
     found = nash_average(np.vstack([THREE, THREE[[0]]]))
     close(found.method_mixture, [0.2333, 0.5333, 0, 0.2333])
     close(found.task_mixture, [0.5333, 0.4667, 0])
+    close(found.scores, [0.6, 0.6, 0, 0.6])
     assert found.ranks.tolist() == [1, 1, 4, 1]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_copies_share_the_mass_equally_and_change_nothing_else(seed):
+    rng = np.random.default_rng([3, seed])
+    scores = rng.random((5, 6)) if seed % 2 else rng.integers(4, size=(5, 6)).astype(float)
+    found = nash_average(scores)
+    assert len(found.tasks) == 6
+    task, method = int(found.task_mixture.argmax()), int(found.method_mixture.argmax())
+    more = nash_average(np.hstack([scores, scores[:, [task]], scores[:, [task]]]))
+    close(more.scores, found.scores)
+    close(more.method_mixture, found.method_mixture)
+    close(more.task_mixture[[task, 6, 7]], [found.task_mixture[task] / 3] * 3)
+    more = nash_average(np.vstack([scores, scores[[method]]]))
+    close(more.scores[:5], found.scores)
+    close(more.task_mixture, found.task_mixture)
+    close(more.method_mixture[[method, 5]], [found.method_mixture[method] / 2] * 2)
 
 
 def test_methods_against_each_other_worked_vectors():

@@ -60,6 +60,34 @@ def test_ninety_percent_missing_at_random_costs_precision_only():
     assert len(found.missing) == np.isnan(scores).sum()
 
 
+def test_which_samples_were_kept_moves_a_mean_and_not_the_strengths():
+    """Nine of ten entries lost: of the best method the hard samples are left, of the worst one the easy ones."""
+    rng = np.random.default_rng(2)
+    scores = TRUE[:, None] + rng.gumbel(size=(4, 20_000))
+    hard = np.arange(20_000) % 2 == 0
+    easier = scores + np.where(hard, -10.0, 10.0)  # a shift of a sample is a monotone transform of it
+    kept = rng.random(scores.shape) < np.where(hard, [[0.18], [0.1], [0.1], [0.02]], [[0.02], [0.1], [0.1], [0.18]])
+    easier[~kept] = np.nan
+    assert 0.89 < np.isnan(easier).mean() < 0.91
+    assert np.argsort(np.nanmean(easier, axis=1)).tolist() == [0, 2, 1, 3]
+    found = plackett_luce(easier)
+    np.testing.assert_allclose(found.scores, TRUE, atol=0.3)
+    scores[~kept] = np.nan
+    np.testing.assert_array_equal(found.scores, plackett_luce(scores).scores)
+
+
+def test_the_error_of_missing_entries_falls_with_the_root_of_the_samples():
+    def error(samples, seed):
+        rng = np.random.default_rng([samples, seed])
+        scores = TRUE[:, None] + rng.gumbel(size=(4, samples))
+        scores[rng.random(scores.shape) < 0.9] = np.nan
+        compared = np.isfinite(scores).sum(axis=0) > 1  # nobody is compared on the others
+        return plackett_luce(scores[:, compared]).scores - TRUE
+
+    few, many = (np.sqrt(np.mean([error(n, seed) ** 2 for seed in range(16)])) for n in (4000, 64_000))
+    assert 2.7 < few / many < 6  # 4 within a factor of 1.5, three errors of a ratio of two deviations of 48 numbers
+
+
 def test_the_fit_is_the_maximum_of_the_likelihood():
     scores = rankings(60)
     theta = plackett_luce(scores).scores

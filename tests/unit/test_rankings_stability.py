@@ -9,9 +9,10 @@ import pytest
 
 from heterobench.rankings import votes
 from heterobench.rankings.borda import borda
-from heterobench.rankings.kemeny import kemeny
+from heterobench.rankings.kemeny import kemeny, kendall_cost
 from heterobench.rankings.nash import nash_average
 from heterobench.rankings.plackett_luce import plackett_luce
+from heterobench.rankings.scores import table, wins
 from heterobench.rankings.stability import kendall_tau, leave_one_out, mean_over_seeds
 
 # the first wins by its lead on the last task alone
@@ -93,6 +94,14 @@ def test_a_case_that_the_rule_refuses_is_listed():
     assert "unbounded" in found.refused[2]
     assert np.isnan(found.ranks[2]).all()
     assert found.range.tolist() == [[1, 1], [1, 2]]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_tau_of_strict_orders_counts_the_pairs_that_they_turn(seed):
+    """1 - 4 K / (N (N - 1)), with K the Kendall distance that Kemeny's consensus makes least."""
+    one, other = (np.random.default_rng([seed, which]).permutation(6) + 1 for which in range(2))
+    turned = kendall_cost(np.argsort(one), wins(table(-other[:, None].astype(float), allowed=("error",))))
+    assert kendall_tau(one, other) == pytest.approx(1 - 4 * turned / (6 * 5))
 
 
 def test_tau_b_of_ties():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 
@@ -11,7 +13,12 @@ from heterobench.rankings.scores import table
 FOUR = np.array([[90, 70, 60, 50, 80], [80, 80, 70, 60, 70], [70, 90, 80, 40, 60], [60, 60, 90, 70, 90]], float)
 TIED = np.array([[3, 1], [3, 2], [1, 3]], float)
 ORDINAL = list(votes.EIGHT.items())
-ALL = [("mean", votes.mean), ("geometric mean", votes.geometric_mean), *ORDINAL]
+CARDINAL = [
+    ("mean", votes.mean),
+    ("geometric mean", votes.geometric_mean),
+    ("optimality gap", partial(votes.optimality_gap, gamma=95.0)),
+]
+ALL = [*CARDINAL, *ORDINAL]
 
 
 @pytest.mark.parametrize(
@@ -60,19 +67,38 @@ def test_kinds_of_copeland_and_minimax():
             rule(scores, "x")
 
 
-@pytest.mark.parametrize("seed", range(20))
-def test_a_condorcet_winner_leads_copeland_minimax_and_baldwin(seed):
-    scores = np.random.default_rng(seed).random((4, 5))
-    winner = votes.condorcet(scores).elected
-    copeland = votes.copeland(scores).scores
-    assert copeland.sum() == 0
-    if winner:
-        assert copeland[winner[0]] == 3
-        assert votes.minimax(scores).scores[winner[0]] == 0
-        assert votes.baldwin(scores).elected == winner
-    else:
-        assert copeland.max() < 3
-        assert votes.condorcet(scores).scores.tolist() == [0] * 4
+def test_a_condorcet_winner_leads_copeland_minimax_and_baldwin():
+    seen = set()
+    for seed in range(20):
+        scores = np.random.default_rng(seed).random((4, 5))
+        winner = votes.condorcet(scores).elected
+        copeland = votes.copeland(scores).scores
+        seen.add(len(winner))
+        if winner:
+            assert copeland[winner[0]] == 3
+            assert votes.minimax(scores).scores[winner[0]] == 0
+            assert votes.baldwin(scores).elected == winner
+        else:
+            assert copeland.max() < 3
+            assert votes.condorcet(scores).scores.tolist() == [0] * 4
+    assert seen == {0, 1}
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_sums_over_methods(seed):
+    """Of Copeland's differences 0; of plurality at most all votes; of Borda all pairs of all votes, if without ties."""
+    rng = np.random.default_rng(seed)
+    weights = rng.random(6)
+    tied, strict = rng.integers(1, 4, (4, 6)).astype(float), rng.random((4, 6))
+    pairs = 4 * 3 / 2
+    for scores in (tied, strict):
+        assert votes.copeland(scores, weights=weights).scores.sum() == pytest.approx(0, abs=1e-12)
+    alone = ((tied == tied.max(axis=0)).sum(axis=0) == 1) @ weights
+    assert votes.plurality(tied, weights=weights).scores.sum() == pytest.approx(alone)
+    assert alone < weights.sum()
+    assert votes.plurality(strict, weights=weights).scores.sum() == pytest.approx(weights.sum())
+    assert votes.borda(strict, weights=weights).scores.sum() == pytest.approx(weights.sum() * pairs)
+    assert votes.borda(tied, weights=weights).scores.sum() < weights.sum() * pairs - 1e-3
 
 
 def test_a_condorcet_winner_may_be_absent():
@@ -87,6 +113,13 @@ def test_increasing_transforms_of_a_task_change_nothing(name, rule):
     other = FOUR.copy()
     other[:, 1] = np.exp(other[:, 1] / 10)
     np.testing.assert_array_equal(rule(FOUR).scores, rule(other).scores)
+
+
+@pytest.mark.parametrize(("name", "rule"), CARDINAL)
+def test_increasing_transforms_of_a_task_change_the_means(name, rule):
+    other = FOUR.copy()
+    other[:, 1] = np.exp(other[:, 1] / 20)
+    assert rule(FOUR).ranks.tolist() != rule(other).ranks.tolist()
 
 
 @pytest.mark.parametrize(("name", "rule"), ALL)
@@ -116,7 +149,6 @@ def test_a_weight_is_a_number_of_copies(name, rule):
 def test_borda_sums_to_the_votes_exactly_without_ties():
     assert votes.borda(FOUR).scores.sum() == 5 * 4 * 3 / 2
     assert votes.borda(TIED).scores.sum() < 2 * 3 * 2 / 2
-    assert votes.plurality(TIED).scores.sum() <= 2
 
 
 def test_float_weights_do_not_break_a_tie_of_the_votes():
@@ -137,6 +169,13 @@ def test_threshold_does_not_count_places_again_among_survivors():
         lasts = {i: int((places[i] == step).sum()) for i in alive}
         alive = {i for i in alive if lasts[i] == min(lasts.values())}
     assert votes.threshold(scores).elected == tuple(sorted(alive))
+
+
+def test_threshold_counts_all_who_are_tied_for_last_as_last():
+    # each is last once: the first two share it; then the first alone has a second place
+    scores = np.array([[1, 2], [1, 3], [2, 1]], float)
+    assert votes.worst_places(scores).tolist() == [[3, 2], [3, 1], [1, 3]]
+    assert votes.threshold(scores).elected == (1, 2)
 
 
 def test_places_of_ties():

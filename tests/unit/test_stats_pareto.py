@@ -59,6 +59,9 @@ def test_a_point_never_lowers_the_area():
     assert areas[-1] <= (good.max() - 0) * (12 - cost.min())
     twice = hypervolume(np.tile(good, 2), np.tile(cost, 2), (0, 12))
     assert twice == areas[-1]
+    front = pareto_front(good, cost)
+    assert len(front) < 40
+    assert hypervolume(good[front], cost[front], (0, 12)) == areas[-1]  # the dominated ones add nothing
 
 
 def test_points_beyond_the_reference_and_failed_runs_count_nothing():

@@ -18,7 +18,7 @@ import pytest
 from heterobench.errors import TrackerError
 from heterobench.files import digest, write_json
 from heterobench.project import Project
-from heterobench.records.record import line
+from heterobench.records.record import Record, line
 from heterobench.tracking import entries, follow, importer, ui
 
 SCENARIO = "digits.iid.mlp.full"
@@ -264,9 +264,23 @@ def test_tables_are_one_run_that_is_renewed(project):
     assert len(runs(project)) == 2
 
 
+def test_measured_costs_are_points_beside_the_metrics(project):
+    folder = write_run(project, rounds=2)
+    rows = [{"round": r, "seconds": 2.0 * r, "time": 1e9 + r} | ({"joules": 5.0 * r} if r > 1 else {}) for r in (1, 2)]
+    (folder / "timing.jsonl").write_text("".join(map(line, rows)))
+    found = {(name, round): value for name, value, _, round in entries.points(Record(folder), 0.0)}
+    assert [found["seconds/seconds", r] for r in (1, 2)] == [2, 4]
+    assert found["energy/joules", 2] == 10
+    assert ("energy/joules", 1) not in found
+
+
 def test_names_that_mlflow_refuses_are_mended():
     assert entries.metric_name("loss@5%") == "loss_5_"
     assert entries.metric_name("worst_client_accuracy") == "accuracy/worst_client_accuracy"
+    assert entries.metric_name("gradient_examples") == "compute/gradient_examples"
+    assert entries.metric_name("flops") == "compute/flops"
+    assert entries.metric_name("joules") == "energy/joules"
+    assert entries.metric_name("simulated_seconds") == "seconds/simulated_seconds"
     assert entries.flat({"a": {"b": 1, "c": {}}, "d": [1]}) == {"a.b": 1, "a.c": {}, "d": [1]}
 
 

@@ -42,6 +42,7 @@ def test_workers_give_the_bits_of_the_loop(case):
     assert torch.equal(ours, plain)
     assert state.train_loss == expected.train_loss
     assert (state.bytes_up, state.bytes_down) == (expected.bytes_up, expected.bytes_down)
+    assert state.gradient_examples == expected.gradient_examples
 
 
 class Fails:
@@ -53,12 +54,12 @@ class Fails:
     def __getattr__(self, name):
         return getattr(self._task, name)
 
-    def grad(self, theta, batch):
+    def grad(self, theta, batch, term=None):
         if os.getpid() != self._home:
             if self._how == "killed":
                 os.kill(os.getpid(), signal.SIGKILL)
             raise ValueError("this batch is cursed")
-        return self._task.grad(theta, batch)
+        return self._task.grad(theta, batch, term)
 
 
 @pytest.mark.parametrize(("how", "told"), [("error", "this batch is cursed"), ("killed", "ended unexpectedly")])

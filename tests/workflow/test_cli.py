@@ -76,6 +76,7 @@ def test_mistakes_are_told_before_anything_is_computed(project, arguments, told)
         ("datasets", "fashion-mnist"),
         ("models", "mcmahan-cnn"),
         ("partitions", "k-classes-2"),
+        ("published", "fedadam"),
         ("schedules", "sample-10"),
     ],
 )

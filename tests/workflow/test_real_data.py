@@ -71,10 +71,12 @@ def test_from_published_files_to_scores(name, tmp_path):
     benchmark = resolve.benchmark(project, "one", "mini")
     (scenario,) = benchmark.scenarios
     run_job(benchmark.job(scenario.name, "fedavg"), [0], resolve.config(project))
-    table, curves = evaluate_scenario(benchmark, scenario.name)
+    table, curves, ledger, outcomes = evaluate_scenario(benchmark, scenario.name)
 
     scores = table[table.selection == "last"].set_index("metric")["value"]
     assert 0 <= scores["test_accuracy"] <= 1
+    assert list(zip(ledger.status, ledger.error, strict=True)) == [("finished", "")]
+    assert [len(correct) for correct in outcomes.correct] == [len(dataset.test_y)]
     loss = curves[curves.metric == "train_loss"].sort_values("round")["value"].to_numpy()
     assert len(loss) == 2
     assert np.isfinite(loss).all()

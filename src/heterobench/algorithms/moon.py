@@ -10,6 +10,7 @@ A client that takes part for the first time has no previous model and l_con = 0 
 Deviation: z is what the net's last linear layer reads. The paper puts a projection head of two layers before it, in
 the nets of all methods; here nets are what the table's models say, for all methods alike. One previous model is kept
 (the paper's setting); the code's longer buffer is not offered.
+Costs: z_glob and z_prev are two forward passes a step, which are in time and energy, but not in the counted FLOPs.
 """
 
 from __future__ import annotations

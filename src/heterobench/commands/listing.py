@@ -57,6 +57,21 @@ def _models(project: Project) -> tuple[list[str], list[list[str]]]:
     return ["name", "title", "architecture", "inputs", "reference"], rows
 
 
+def _published(project: Project) -> tuple[list[str], list[list[str]]]:
+    rows = []
+    for name, file in resolve.algorithm_files(project).items():
+        for entry in file.published:
+            for number in entry.numbers:
+                partition = number.partition
+                options = partition.options if partition else {}
+                split = ", ".join([partition.scheme if partition else "", *(f"{k} = {v}" for k, v in options.items())])
+                value = f"{number.value:.2f}" + (f" ± {number.deviation:.2f}" if number.deviation is not None else "")
+                use = entry.reason_of(number) or "target"
+                where = [entry.setting, entry.evidence, entry.source]
+                rows.append([number.variant or name, number.dataset, split, value, use, *where])
+    return ["algorithm", "dataset", "partition", "accuracy (%)", "use", "setting", "evidence", "source"], rows
+
+
 def _schedules(project: Project) -> tuple[list[str], list[list[str]]]:
     files = {name: load(project, "schedules", name, ScheduleFile) for name in names(project, "schedules")}
     rows = [[name, f.title, f"{f.participation:g}", f"{f.stragglers:g}"] for name, f in files.items()]
@@ -80,6 +95,7 @@ KINDS = {
     "datasets": _datasets,
     "models": _models,
     "partitions": _partitions,
+    "published": _published,
     "schedules": _schedules,
 }
 

@@ -74,14 +74,31 @@ class PartitionFile(Strict):
         return self
 
 
+class LogNormal(Strict):
+    """Positive numbers whose logarithms are normal: median x exp(sigma z)."""
+
+    median: float = Field(gt=0)
+    sigma: float = Field(0.0, ge=0, description="0: the same for every client")
+
+
+class Clock(Strict):
+    """How fast simulated devices are; the numbers declare a model (`heterobench.schedule` states it)."""
+
+    examples_per_second: LogNormal = Field(description="gradients of single examples that a client computes")
+    downlink_bytes_per_second: LogNormal
+    uplink_bytes_per_second: LogNormal
+    server_seconds: float = Field(0.0, ge=0, description="the server's own time in a round")
+
+
 class ScheduleFile(Strict):
-    """Who takes part in a round, and how much of the local work each client finishes."""
+    """Who takes part in a round, how much of the local work each client finishes, and how long that takes."""
 
     title: str
     participation: float = Field(1.0, gt=0, le=1, description="share of the clients sampled each round")
     stragglers: Share = Field(
         0.0, description="share of a cohort that finishes a uniform number of epochs below the full one"
     )
+    clock: Clock | None = Field(None, description="left out: nothing is said about time on real devices")
 
 
 class Budget(Strict):
@@ -154,12 +171,25 @@ class Preset(Strict):
     algorithms: list[ArmEntry] = Field(min_length=1)
     target: float | None = Field(None, gt=0, le=1)
     tuning: Tuning | None = Field(None, description="left out: every method runs with its defaults")
+    metrics: list[str] = Field(
+        [], description="groups of metrics (src/heterobench/measures/) beside accuracy, clients and costs"
+    )
+    snapshots: int = Field(
+        0, ge=0, description="models kept along each run, evenly spaced; 2 or more: the first, the last, and between"
+    )
 
     @field_validator("algorithms", mode="before")
     @classmethod
     def _names_are_entries(cls, value: Any) -> Any:
         if isinstance(value, list):
             return [{"algorithm": item} if isinstance(item, str) else item for item in value]
+        return value
+
+    @field_validator("snapshots")
+    @classmethod
+    def _both_ends(cls, value: int) -> int:
+        if value == 1:
+            raise ValueError("must be 0, or at least 2: the first and the last evaluated round")
         return value
 
     @field_validator("seeds")
@@ -185,15 +215,114 @@ class Variant(Strict):
     sources: dict[str, str] = {}
 
 
-class Published(Strict):
-    """A number from the literature, with where it stands and how far it may be trusted."""
+class PublishedPartition(Strict):
+    """How the examples were given to the clients, in the words of a partition file.
 
-    setting: str
+    Compared by what it does and not by a name: "Dirichlet" alone means several procedures.
+    """
+
+    scheme: str = Field(description="a scheme of src/heterobench/partition/schemes/")
+    options: dict[str, Any] = {}
+    changes: list[ChangeEntry] = []
+
+
+class PublishedBudget(Strict):
+    rounds: int = Field(ge=1)
+    local_epochs: int = Field(ge=1)
+    batch_size: int = Field(ge=1)
+
+
+class _Target(Strict):
+    target: bool = Field(True, description="false: shown beside our numbers, but no verdict is drawn from it")
+    reason: str = Field("", description="why it is no target")
+
+    @model_validator(mode="after")
+    def _reasoned(self):
+        if self.target == bool(self.reason):
+            raise ValueError("target: false needs a reason, and a reason needs target: false")
+        return self
+
+
+class PublishedNumber(_Target):
+    """One cell of a published table: what is special to it."""
+
+    dataset: str
+    partition: PublishedPartition | None = Field(None, description="left out: none of ours; see `lacking`")
+    variant: str | None = Field(None, description="variant of the algorithm; left out: the algorithm itself")
+    hyperparameters: dict[str, Any] = Field({}, description="beside those of the whole entry")
     value: float
-    deviation: float | None = None
-    unit: str = "% accuracy"
-    source: str
-    evidence: Literal["official code", "third-party code", "abstract", "memory"]
+    deviation: float | None = Field(None, ge=0, description="the printed spread; `spread` says what it is")
+    tolerance: float | None = Field(None, gt=0, description="largest difference, instead of two standard deviations")
+    lacking: list[str] = Field([], description="as in the whole entry")
+
+
+class Published(_Target):
+    """Numbers from one source under one setting, with how far they may be trusted.
+
+    What the source does not state is left out; such numbers are no targets. The rule that compares a target with our
+    runs stands in `heterobench.report.sections.published`.
+    """
+
+    setting: str = Field(description="the setting in a few words, for people")
+    source: str = Field(description="public repository and file, or address")
+    evidence: Literal["official code", "third-party code", "web page", "abstract", "memory"]
+    note: str = ""
+    model: str | None = Field(None, description="a file in params/models/")
+    clients: int | None = Field(None, ge=1)
+    schedule: str | None = Field(None, description="a file in params/schedules/")
+    training: Share | None = Field(None, description="share of each client's examples that it trains on")
+    inputs: Literal["unit interval", "standardised"] | None = Field(
+        None, description="pixels / maximum; or these minus their mean, divided by their standard deviation"
+    )
+    lacking: list[str] = Field([], description="parts of their setting that do not exist here: never comparable")
+    budget: PublishedBudget | None = None
+    hyperparameters: dict[str, Any] = Field(
+        {}, description="a list: the best of these was published. What is left out is at the algorithm's defaults"
+    )
+    seeds: int | None = Field(None, ge=1, description="runs behind each number")
+    selection: Literal["oracle", "last", "validation"] | None = Field(
+        None, description="which round counts; oracle: the best on the test set"
+    )
+    metric: Literal["test_accuracy"] = "test_accuracy"
+    unit: Literal["%"] = "%"
+    spread: Literal["standard deviation over seeds", "half an interval"] | None = None
+    numbers: list[PublishedNumber] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _targets_are_known(self):
+        for place, number in enumerate(self.numbers):
+            if problem := self._not_a_target(number):
+                raise ValueError(f"numbers.{place}: {problem}; say target: false and the reason")
+        return self
+
+    def _not_a_target(self, number: PublishedNumber) -> str:
+        """What is wrong with a number that calls itself a target; empty where nothing is."""
+        if self.reason_of(number):
+            return ""
+        if self.evidence == "memory":
+            return "evidence: a number from memory is never a target"
+        stated = ("clients", "schedule", "training", "inputs", "budget", "seeds", "selection")
+        if missing := [key for key in stated if getattr(self, key) is None]:
+            return f"{', '.join(missing)}: a target needs what is not stated here"
+        lacking = [*self.lacking, *number.lacking]
+        missing = [key for key, of in (("model", self), ("partition", number)) if getattr(of, key) is None]
+        if missing and not lacking:
+            return f"{', '.join(missing)}: a target needs it, or `lacking` with what it is"
+        if number.tolerance is None and not (self.spread == "standard deviation over seeds" and number.deviation):
+            return "a target needs a deviation above 0 that is a standard deviation over seeds, or a tolerance"
+        return ""
+
+    def reason_of(self, number: PublishedNumber) -> str:
+        """Why a number of this entry is no target; empty where it is one."""
+        return number.reason or self.reason
+
+    def settings_of(self, number: PublishedNumber) -> dict[str, Any]:
+        """Its hyper-parameters."""
+        return self.hyperparameters | number.hyperparameters
+
+    def partition_of(self, number: PublishedNumber) -> PartitionFile:
+        """Its partition, which has to be known, like one of params/partitions/; of one client where that is unknown."""
+        return PartitionFile(title=self.setting, clients=self.clients or 1, **dict(number.partition))
 
 
 class Range(Strict):

@@ -46,6 +46,8 @@ def save(folder: Path, state: RunState, extra: dict[str, Tensor], notes: dict[st
         "round": state.round,
         "bytes_up": state.bytes_up,
         "bytes_down": state.bytes_down,
+        "gradient_examples": state.gradient_examples,
+        "simulated_seconds": state.simulated_seconds,
         "train_loss": state.train_loss,
         "clients": about,
         "notes": notes,
@@ -91,6 +93,8 @@ def _read(path: Path, device: Any) -> tuple[RunState, dict[str, Tensor], dict[st
         clients=ClientStates.restored(path.parent, _group(tensors, "clients/"), numbers["clients"], device),
         bytes_up=numbers["bytes_up"],
         bytes_down=numbers["bytes_down"],
+        gradient_examples=numbers["gradient_examples"],
+        simulated_seconds=numbers["simulated_seconds"],
         train_loss=numbers["train_loss"],
     )
     return state, _group(tensors, "extra/"), numbers["notes"]

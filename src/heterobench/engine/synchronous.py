@@ -16,10 +16,10 @@ from heterobench import schedule as schedules
 from heterobench.algorithm import Algorithm, Info, State
 from heterobench.channel import COUNT_BYTES, size
 from heterobench.combine import combine
-from heterobench.config.schema import Budget, ScheduleFile
+from heterobench.config.schema import Budget, Clock, ScheduleFile
 from heterobench.engine.client_states import ClientStates
 from heterobench.errors import RunError
-from heterobench.executor.local import Executor, Local, Work
+from heterobench.executor.local import Executor, Local, Result, Work
 from heterobench.executor.loop import Loop
 from heterobench.federation import Federation
 from heterobench.task import Task
@@ -51,6 +51,18 @@ class Setting:
                 when = f" in stage {number} of {len(stages)}" if len(stages) > 1 else ""
                 raise RunError(f"no client can train{when}: nobody has a labelled training example")
 
+    @property
+    def clock(self) -> Clock | None:
+        """Of the simulated devices; None also where the data are brought together, for then there are none."""
+        return None if "pooled" in self.algorithm.tags else self.schedule.clock
+
+    @cached_property
+    def flops(self) -> int | None:
+        """Operations of the gradient of one example (`heterobench.flops`); None where the task cannot tell."""
+        if (flops := getattr(self.task, "flops", None)) is None:
+            return None
+        return flops(self.federation.pool.batch(np.zeros(1, np.int64)).x)
+
     @cached_property
     def local(self) -> Local:
         return Local(self.algorithm, self.task, self.federation, self.budget.batch_size, self.seed, self.budget.rounds)
@@ -61,7 +73,8 @@ class RunState:
     """Everything that the next round depends on.
 
     `clients` holds the states of the clients that have taken part; the others still have `fresh`, the state that
-    every client starts with.
+    every client starts with. What was counted is the sum over all clients and rounds so far; `simulated_seconds` stay 0
+    without a clock.
     """
 
     round: int
@@ -70,6 +83,8 @@ class RunState:
     clients: ClientStates = field(default_factory=ClientStates)
     bytes_up: int = 0
     bytes_down: int = 0
+    gradient_examples: int = 0
+    simulated_seconds: float = 0.0
     train_loss: float = float("nan")
 
     def client(self, i: int) -> State:
@@ -97,15 +112,17 @@ def advance(setting: Setting, state: RunState) -> RunState:
     # a client without examples in this stage is one that was not sampled: it still belongs to the population
     info = Info(round, len(cohort), len(federation.active), setting.task.sizes)
     server = algorithm.serve(state.server, up, info)
-    sent = 0 if "pooled" in algorithm.tags else 1  # bringing all data together first is not federated communication
+    parts = _parts(setting, down, results)
     kept = {w.client: result.state for w, result in zip(work, results, strict=True) if result.state}
     return replace(
         state,
         round=round + 1,
         server=server,
         clients=state.clients.put(kept),
-        bytes_up=state.bytes_up + sent * sum(size(r.uplink) + COUNT_BYTES for r in results if r.uplink),
-        bytes_down=state.bytes_down + sent * size(down) * len(cohort),
+        bytes_up=state.bytes_up + sum(part.up for part in parts),
+        bytes_down=state.bytes_down + sum(part.down for part in parts),
+        gradient_examples=state.gradient_examples + sum(part.examples for part in parts),
+        simulated_seconds=state.simulated_seconds + _seconds(setting, cohort, parts),
         train_loss=float(np.average([result.loss for result in results], weights=examples)),
     )
 
@@ -114,3 +131,38 @@ def _work(setting: Setting, state: RunState, client: int) -> Work:
     round = state.round
     epochs = schedules.epochs(setting.schedule, setting.seed, round, client, setting.budget.local_epochs)
     return Work(client, round, epochs, setting.algorithm.lr(round), state.client(client))
+
+
+def _parts(setting: Setting, down: State, results: list[Result]) -> list[schedules.Part]:
+    """What each client of the cohort has done."""
+    if "pooled" in setting.algorithm.tags:  # bringing all data together first is not federated communication
+        return [schedules.Part(result.examples, 0, 0) for result in results]
+    received = size(down)
+    return [
+        schedules.Part(result.examples, received, size(result.uplink) + COUNT_BYTES if result.uplink else 0)
+        for result in results
+    ]
+
+
+def _seconds(setting: Setting, cohort: np.ndarray, parts: list[schedules.Part]) -> float:
+    """How long the round takes on the simulated clock."""
+    return schedules.seconds(setting.clock, setting.seed, cohort, parts) if setting.clock else 0.0
+
+
+def costs(setting: Setting, state: RunState) -> dict[str, float]:
+    """What the rounds so far have cost, as far as it does not depend on the machine.
+
+    bytes_up, bytes_down; gradient_examples: gradients of single examples, over all clients; flops: these times the
+    operations of one, where they are known, without forward passes alone (MOON's) and what a term of the loss adds;
+    simulated_seconds, where there is a clock.
+    """
+    found: dict[str, float] = {
+        "bytes_up": state.bytes_up,
+        "bytes_down": state.bytes_down,
+        "gradient_examples": state.gradient_examples,
+    }
+    if setting.flops is not None:
+        found["flops"] = state.gradient_examples * setting.flops
+    if setting.clock:
+        found["simulated_seconds"] = state.simulated_seconds
+    return found

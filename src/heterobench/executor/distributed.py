@@ -51,6 +51,21 @@ def agreed(value: Any) -> Any:
     return box[0]
 
 
+def first_here() -> bool:
+    """Whether this process is the first of its run on this machine."""
+    return int(os.environ.get("LOCAL_RANK", 0)) == 0
+
+
+def total(value: float) -> float:
+    """The sum of all ranks' values, on every rank; the value itself where there is no group."""
+    if not dist.is_initialized():
+        return value
+    device = "cuda" if dist.get_backend() == "nccl" else "cpu"
+    summed = torch.tensor(value, dtype=torch.float64, device=device)
+    dist.all_reduce(summed)
+    return float(summed)
+
+
 class Distributed:
     """An `Executor` whose cohort is split over the ranks of the default process group."""
 
@@ -66,12 +81,14 @@ class Distributed:
         mine += [self._blank] * (share - len(mine))  # equal shares: collective operations want equal shapes
         uplinks = {name: self._exchange([r.uplink[name] for r in mine]) for name in self._blank.uplink}
         states = {name: self._exchange([r.state[name] for r in mine]) for name in self._blank.state}
-        losses = self._exchange([torch.tensor(r.loss, dtype=torch.float64, device=local.task.device) for r in mine])
+        numbers = [(r.loss, r.examples) for r in mine]  # float64 holds whole numbers up to 2^53
+        numbers = self._exchange(list(torch.tensor(numbers, dtype=torch.float64, device=local.task.device)))
         return [
             Result(
                 {name: values[k] for name, values in uplinks.items()},
                 {name: values[k] for name, values in states.items()},
-                float(losses[k]),
+                float(numbers[k][0]),
+                int(numbers[k][1]),
             )
             for k in range(len(cohort))
         ]
@@ -87,7 +104,7 @@ class Distributed:
             {name: torch.zeros(shape, dtype=dtype, device=local.task.device) for name, (shape, dtype) in part.items()}
             for part in box[0]
         )
-        return Result(uplink, state, 0.0)
+        return Result(uplink, state, 0.0, 0)
 
     def _exchange(self, mine: list[Tensor]) -> list[Tensor]:
         """All ranks' tensors, in the order of the cohort (blanks at the end)."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+from torch import Tensor
 
 from heterobench.algorithm import Algorithm, Done, State, Step
 from heterobench.federation import Federation, batches
-from heterobench.task import Task
+from heterobench.task import Batch, Task, Term
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,11 +36,15 @@ class Work(NamedTuple):
 
 
 class Result(NamedTuple):
-    """Uplink, new client state, and the mean loss of the local batches."""
+    """Uplink, new client state, mean loss of the local batches, and the number of `examples` whose gradient it took.
+
+    An example counts as often as its gradient was computed (`Counted`).
+    """
 
     uplink: State
     state: State
     loss: float
+    examples: int
 
 
 class Executor(Protocol):
@@ -52,6 +57,25 @@ class Executor(Protocol):
         """Give back processes and memory."""
 
 
+class Counted:
+    """A task that counts the `examples` of the batches that it is asked a gradient of.
+
+    Those of weight 0 only fill up a batch and do not count; where there are weights the count is an int64 tensor [].
+    Forward passes alone, which `features` is, are not counted.
+    """
+
+    def __init__(self, task: Task):
+        self._task = task
+        self.examples: int | Tensor = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._task, name)
+
+    def grad(self, theta: Tensor, batch: Batch, term: Term | None = None) -> tuple[Tensor, dict[str, Tensor]]:
+        self.examples = self.examples + (len(batch.y) if batch.weight is None else (batch.weight > 0).sum())
+        return self._task.grad(theta, batch, term)
+
+
 def batches_of(local: Local, work: Work) -> list[np.ndarray]:
     """The mini-batches of this work: indices into the pool, decided by (seed, round, client) alone."""
     rows = np.asarray(local.federation.at(work.round, local.rounds).train[work.client])
@@ -60,7 +84,7 @@ def batches_of(local: Local, work: Work) -> list[np.ndarray]:
 
 def local_training(local: Local, down: State, work: Work) -> Result:
     """start, then grad and step for every batch, then finish."""
-    algorithm, task, pool = local.algorithm, local.task, local.federation.pool
+    algorithm, task, pool = local.algorithm, Counted(local.task), local.federation.pool
     state = algorithm.start(down, work.state)
     loss, steps = 0.0, 0
     for rows in batches_of(local, work):
@@ -69,4 +93,4 @@ def local_training(local: Local, down: State, work: Work) -> Result:
         loss = loss + aux["loss"]
         steps += 1
     uplink, kept = algorithm.finish(state, down, work.state, Done(steps, steps * work.lr))
-    return Result(uplink, kept, float(loss) / steps)
+    return Result(uplink, kept, float(loss) / steps, int(task.examples))

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from heterobench.algorithm import State, Step
-from heterobench.executor.local import Local
+from heterobench.executor.local import Counted, Local
 from heterobench.task import Batch
 
 Plan = list[np.ndarray]
@@ -24,7 +24,10 @@ Recorder = Callable[[Callable[[], None]], Callable[[], None]]
 
 
 class Stack:
-    """Clients' working states, entry -> [clients, ...]. `losses` [clients] adds up the losses of their batches."""
+    """Clients' working states, entry -> [clients, ...].
+
+    `losses` [clients] adds up the losses of their batches, `examples` [clients] the gradients of examples.
+    """
 
     def __init__(self, local: Local):
         self.local, self.task = local, local.task.functional()
@@ -33,6 +36,7 @@ class Stack:
         """Begin with these states."""
         self.state = _stacked(states)
         self.losses = self.state["theta"].new_zeros(len(states))
+        self.examples = self.losses.new_zeros(len(states), dtype=torch.int64)
 
     def train(self, plans: list[Plan], lr: float) -> Iterator[tuple[int, State]]:
         """Yields (client, its working state) as clients end. `plans` descend in their numbers of batches.
@@ -73,17 +77,25 @@ class Stack:
         """The step of the first m clients, on examples `rows` [m, B]."""
         going = len(rows)
         state = {name: tensor[:going] for name, tensor in self.state.items()}
-        self.state, loss = self._together(state, rows, weight, step)
+        self.state, loss, examples = self._together(state, rows, weight, step)
         self.losses[:going] += loss
+        self.examples[:going] += examples
 
-    def _together(self, state: State, rows: Tensor, weight: Tensor, step: Step | _Watched) -> tuple[State, Tensor]:
-        """States and losses [m] after a step of m clients. Hooks see one client's tensors (torch.func.vmap)."""
-        algorithm, task = self.local.algorithm, self.task
+    def _together(
+        self, state: State, rows: Tensor, weight: Tensor, step: Step | _Watched
+    ) -> tuple[State, Tensor, Tensor]:
+        """States, losses [m] and numbers of examples [m] of a step of m clients.
+
+        Hooks see one client's tensors (torch.func.vmap).
+        """
+        algorithm = self.local.algorithm
         x, y, _ = self.local.federation.pool.batch(rows.flatten())
 
-        def one(own: State, batch: Batch) -> tuple[State, Tensor]:
+        def one(own: State, batch: Batch) -> tuple[State, Tensor, Tensor]:
+            task = Counted(self.task)
             g, aux = algorithm.grad(own, batch, task)
-            return algorithm.step(own, g, step), aux["loss"]
+            examples = batch.weight.new_zeros((), dtype=torch.int64) + task.examples
+            return algorithm.step(own, g, step), aux["loss"], examples
 
         return torch.func.vmap(one)(state, Batch(x.unflatten(0, rows.shape), y.view(rows.shape), weight))
 
@@ -109,9 +121,11 @@ class FixedStack(Stack):
             self._recordings.clear()  # they hold the addresses of the old buffers
             self.state = {name: tensor.new_zeros(count, *tensor.shape) for name, tensor in states[0].items()}
             self.losses = states[0]["theta"].new_zeros(count)
+            self.examples = self.losses.new_zeros(count, dtype=torch.int64)
         for name, buffer in self.state.items():
             torch.stack([state[name] for state in states], out=buffer[: len(states)])
         self.losses.zero_()
+        self.examples.zero_()
 
     def _width(self, plans: list[Plan]) -> int:
         self._longest = max(self._longest, *(len(rows) for plan in plans for rows in plan))
@@ -135,22 +149,24 @@ class FixedStack(Stack):
         """A replayable call, or None where no recording is possible, and its buffers for rows and weights."""
         rows = torch.zeros(count, width, dtype=torch.int64, device=self.losses.device)
         weight = self.losses.new_zeros(count, width)
-        before = {name: buffer.clone() for name, buffer in (self.state | {"": self.losses}).items()}
+        buffers = [*self.state.values(), self.losses, self.examples]
+        before = [buffer.clone() for buffer in buffers]
         watched = _Watched(step.lr, step.index)
         replay = self._recorder(lambda: self._compute(rows, weight, watched))
-        for name, buffer in (self.state | {"": self.losses}).items():
-            buffer.copy_(before[name])  # recording may have computed
+        for buffer, content in zip(buffers, before, strict=True):
+            buffer.copy_(content)  # recording may have computed
         return None if watched.was_asked else replay, rows, weight
 
     def _compute(self, rows: Tensor, weight: Tensor, step: Step | _Watched) -> None:
         views = {name: buffer[: len(rows)] for name, buffer in self.state.items()}
-        found, loss = self._together(dict(views), rows, weight, step)
+        found, loss, examples = self._together(dict(views), rows, weight, step)
         if found.keys() != views.keys():
             raise RuntimeError(f"a local step changes the entries of the working state: {sorted(found)}")
         for name, view in views.items():
             if found[name].data_ptr() != view.data_ptr():  # else the algorithm has worked in place
                 view.copy_(found[name])
         self.losses[: len(rows)] += loss
+        self.examples[: len(rows)] += examples
 
 
 def cuda_graph(function: Callable[[], None]) -> Callable[[], None]:

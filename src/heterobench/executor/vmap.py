@@ -98,8 +98,9 @@ def _train(stack: Stack, down: State, cohort: list[Work], plans: list[Plan]) -> 
     stack.load([algorithm.start(down, work.state) for work in cohort])
     ended = dict(stack.train(plans, lr))
     results = []
-    for client, (work, loss) in enumerate(zip(cohort, stack.losses.tolist(), strict=False)):
+    counts = zip(cohort, stack.losses.tolist(), stack.examples.tolist(), strict=False)
+    for client, (work, loss, examples) in enumerate(counts):
         steps = len(plans[client])
         uplink, kept = algorithm.finish(ended[client], down, work.state, Done(steps, steps * lr))
-        results.append(Result(uplink, kept, loss / steps))
+        results.append(Result(uplink, kept, loss / steps, examples))
     return results

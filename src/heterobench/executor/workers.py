@@ -69,7 +69,7 @@ class Workers:
             # copies: the places are written again in the next round
             uplink = {name: tensor.clone() for name, tensor in _read(self._uplinks, index).items()}
             kept = {name: tensor.clone() for name, tensor in _read(self._kept, index).items()}
-            results.append(Result(uplink, kept, float(self._losses[index])))
+            results.append(Result(uplink, kept, float(self._losses[index]), int(self._examples[index])))
         return results
 
     def _wait(self) -> None:
@@ -91,6 +91,7 @@ class Workers:
         self._given, self._kept = _places(cohort[0].state, self._room), _places(first.state, self._room)
         self._uplinks = _places(first.uplink, self._room)
         self._losses = torch.empty(self._room, dtype=torch.float64).share_memory_()
+        self._examples = torch.empty(self._room, dtype=torch.int64).share_memory_()
         context = multiprocessing.get_context("fork")  # no pickling: algorithms are closures, data sets are large
         self._next = context.Value("q", 0)
         for _ in range(self.count):
@@ -122,6 +123,7 @@ class Workers:
                 _write(self._uplinks, index, result.uplink)
                 _write(self._kept, index, result.state)
                 self._losses[index] = result.loss
+                self._examples[index] = result.examples
         except Exception:
             return traceback.format_exc()
         return None

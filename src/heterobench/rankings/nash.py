@@ -24,6 +24,7 @@ from heterobench.rankings.scores import Ranking, Reading, Table, entries, rankin
 
 TIE = 1e-6  # methods whose skills differ by less are tied: all that are in the equilibrium share its value
 _RELAXED = 1e-9  # how far a linear program may leave the optimum, so that rounding leaves it feasible
+_ROUNDING = 1e-13  # what rounding leaves of the value of a dual: a step that loses no more is no worse
 _ZERO = 1e-6  # an entry that is smaller in all optimal mixtures is zero in them
 
 
@@ -142,14 +143,18 @@ def _centre(inner: NDArray, multipliers: NDArray, barrier: float) -> NDArray[np.
         # in units of the multipliers themselves, whose sizes differ by many powers of ten
         slope = multipliers * (-expected + barrier * (1 - 1 / multipliers))
         scaled = multipliers[:, None] * (inner - expected[:, None])
-        step = -np.linalg.solve((scaled * p) @ scaled.T + barrier * np.eye(len(slope)), slope)
+        hessian = (scaled * p) @ scaled.T + barrier * np.eye(len(slope))
+        try:
+            step = -np.linalg.solve(hessian, slope)
+        except np.linalg.LinAlgError:  # copies of a constraint, and the barrier too small to tell them apart
+            step = -np.linalg.lstsq(hessian, slope)[0]
         decrease = -slope @ step
         if decrease <= 1e-9 * barrier:
             break
         length = min(1.0, 0.9 / max(-step.min(), 1e-300))
         while length > 1e-9:
             moved = multipliers * (1 + length * step)
-            if _dual(inner, moved, barrier)[0] <= value - 1e-4 * length * decrease + 1e-15:
+            if _dual(inner, moved, barrier)[0] <= value - 1e-4 * length * decrease + _ROUNDING:
                 break
             length /= 2
         multipliers = moved

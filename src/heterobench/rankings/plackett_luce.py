@@ -21,9 +21,10 @@ from typing import Unpack
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from heterobench.rankings.scores import Ranking, Reading, Table, ranking, table, wins
+from heterobench.rankings.scores import Ranking, Reading, Table, competition_ranks, ranking, table, wins
 
 STEP = 1e-10  # the iterations stop where no theta moves by more
+COARSE = 1e-5  # the same for one resample of many
 MOST = 100_000  # iterations
 TIE = 1e-6  # strengths that differ by less are tied: what the iterations leave open
 
@@ -104,23 +105,42 @@ def pairs(counts: ArrayLike) -> Choices:
 
 def levels(source: Table) -> Choices:
     """Choices of each method against all that are strictly worse on the sample, counted over samples."""
-    parts = []
-    for method, own in enumerate(source.values):
-        worse = (source.values < own).T
-        used = worse.any(axis=1) & (source.weights > 0)
+    choices, sample, choice = _level_choices(source.values)
+    total = np.bincount(choice, weights=source.weights[sample], minlength=len(choices.weights))
+    return _with_weights(choices, total)
+
+
+def _level_choices(values: NDArray[np.float64]) -> tuple[Choices, NDArray[np.int64], NDArray[np.int64]]:
+    """(choices of weight 1, sample [pairs], choice [pairs]): which sample has which of the choices of `levels`."""
+    parts, samples, places, start = [], [], [], 0
+    for method, own in enumerate(values):
+        worse = (values < own).T
+        used = np.flatnonzero(worse.any(axis=1))
         sets, which = np.unique(worse[used], axis=0, return_inverse=True)
         sets[:, method] = True
-        total = np.bincount(which.ravel(), weights=source.weights[used], minlength=len(sets))
-        parts.append((np.full(len(sets), method), sets, total))
+        parts.append((np.full(len(sets), method), sets, np.ones(len(sets))))
+        samples.append(used)
+        places.append(which.ravel() + start)
+        start += len(sets)
     winners, members, weights = zip(*parts, strict=True)
-    return Choices(np.concatenate(winners), np.concatenate(members), np.concatenate(weights))
+    choices = Choices(np.concatenate(winners), np.concatenate(members), np.concatenate(weights))
+    return choices, np.concatenate(samples), np.concatenate(places)
 
 
-def fit(choices: Choices, alpha: float = 0.0) -> tuple[NDArray[np.float64], int]:
+def _with_weights(choices: Choices, weights: NDArray[np.float64]) -> Choices:
+    """The choices with other weights, without those of weight 0."""
+    used = weights > 0
+    return Choices(choices.winners[used], choices.members[used], weights[used])
+
+
+def fit(
+    choices: Choices, alpha: float = 0.0, start: ArrayLike | None = None, step: float = STEP
+) -> tuple[NDArray[np.float64], int]:
     """(theta [methods] with mean 0, iterations) by Hunter's MM algorithm.
 
     g_i <- (wins of i) / (sum over choices that i takes part in of weight / (sum of g over the members)); the
-    likelihood never falls. Errors: see `plackett_luce`.
+    likelihood never falls. `start` [methods]: the theta to begin with, all 0 by default; the iteration stops where no
+    theta moves by more than `step`. Errors: see `plackett_luce`.
     """
     if not alpha >= 0 or not np.isfinite(alpha):
         raise ValueError(f"alpha {alpha!r}: must be finite and not negative")
@@ -131,15 +151,15 @@ def fit(choices: Choices, alpha: float = 0.0) -> tuple[NDArray[np.float64], int]
     check_identifiable(choices)
     won = np.bincount(choices.winners, weights=choices.weights, minlength=methods)
     members = choices.members.astype(np.float64)
-    theta = np.zeros(methods)
+    theta = np.zeros(methods) if start is None else np.array(start, dtype=np.float64)
     for iteration in range(1, MOST + 1):
         strengths = np.exp(theta)
         new = np.log(won / ((choices.weights / (members @ strengths)) @ members))
         new -= new.mean()
-        step, theta = np.abs(new - theta).max(), new
-        if step <= STEP:
+        moved, theta = np.abs(new - theta).max(), new
+        if moved <= step:
             return theta, iteration
-    raise RuntimeError(f"the strengths still move by {step:.1e} after {MOST} iterations; use an alpha above 0")
+    raise RuntimeError(f"the strengths still move by {moved:.1e} after {MOST} iterations; use an alpha above 0")
 
 
 def check_identifiable(choices: Choices) -> None:
@@ -152,8 +172,8 @@ def check_identifiable(choices: Choices) -> None:
     from scipy.sparse.csgraph import connected_components
 
     methods = choices.members.shape[1]
-    lost_to = np.zeros((methods, methods))
-    np.add.at(lost_to.T, choices.winners, choices.members * choices.weights[:, None])
+    won = np.eye(methods)[choices.winners]
+    lost_to = (choices.members * choices.weights[:, None]).T @ won
     groups, label = connected_components(csr_matrix(lost_to > 0), directed=True, connection="strong")
     if groups > 1:
         sets = [np.flatnonzero(label == group).tolist() for group in range(groups)]
@@ -238,14 +258,57 @@ def bootstrap(
         drawn = generator.integers(values.shape[1], size=values.shape[1])
         counts = votes * np.bincount(drawn, minlength=values.shape[1])
         try:
-            fits.append(plackett_luce(values, form, ties, alpha, weights=counts, **reading))
+            fits.append(plackett_luce(values, form, ties, alpha, weights=counts, **reading).scores)
         except NotIdentifiable:
             continue
+    return _intervals(fits, resamples, level)
+
+
+def cluster_bootstrap(
+    patterns: ArrayLike,
+    counts: ArrayLike,
+    seed: int,
+    resamples: int = 1000,
+    level: float = 0.95,
+    alpha: float = 0.0,
+) -> Intervals:
+    """Intervals of theta and of ranks from whole clusters drawn with replacement, for samples that come in few kinds.
+
+    `patterns` float [methods, patterns]: the different columns that the scores of samples have; NaN where a method was
+    not evaluated. `counts` [clusters, patterns], an array or a scipy.sparse one: how many samples of a cluster have
+    the pattern. Samples of one cluster depend on each other, such as the answers of several models to one example. The
+    strengths are those of the form "levels". Each cluster a single sample: this is `bootstrap`. Errors as there.
+    """
+    from scipy.sparse import csr_array
+
+    if not 0 < level < 1 or resamples < 1:
+        raise ValueError(f"level {level}, resamples {resamples}: must be in (0, 1) and at least 1")
+    counted = csr_array(counts, dtype=np.float64)
+    weights = np.asarray(counted.sum(axis=0)).ravel()
+    source = table(patterns, allowed=("observed",), weights=weights, missing="observed")
+    choices, sample, choice = _level_choices(source.values)
+    shape = (len(source.weights), len(choices.weights))
+    uses = csr_array((np.ones(len(sample)), (sample, choice)), shape=shape)
+    theta = fit(_with_weights(choices, weights @ uses), alpha)[0]
+    generator = np.random.default_rng(seed)
+    clusters = counted.shape[0]
+    fits = []
+    for _ in range(resamples):
+        times = np.bincount(generator.integers(clusters, size=clusters), minlength=clusters)
+        try:
+            # it is never far from where the whole sample has them, and an interval needs few digits
+            fits.append(fit(_with_weights(choices, (times @ counted) @ uses), alpha, theta, COARSE)[0])
+        except NotIdentifiable:
+            continue
+    return _intervals(fits, resamples, level)
+
+
+def _intervals(fits: list[NDArray[np.float64]], resamples: int, level: float) -> Intervals:
     if not fits:
         raise NotIdentifiable(f"scores: on none of {resamples} resamples are the strengths bounded; use an alpha")
     tails = [(1 - level) / 2, (1 + level) / 2]
-    low, high = np.quantile([found.scores for found in fits], tails, axis=0)
-    rank_low, rank_high = np.quantile([found.ranks for found in fits], tails, axis=0)
+    low, high = np.quantile(fits, tails, axis=0)
+    rank_low, rank_high = np.quantile([competition_ranks(theta, TIE) for theta in fits], tails, axis=0)
     return Intervals(low, high, rank_low, rank_high, resamples, resamples - len(fits))
 
 

@@ -29,6 +29,7 @@ class Stability:
                 where one of the two ties all methods, and for a refused case
     new_winner  bool [cases]: whether other methods are elected than in the whole (those left out not counted);
                 False for a refused case
+    elected     for each case the methods that win, by their numbers in the whole; empty for a refused case
     refused     case -> the rule's own words
     """
 
@@ -36,6 +37,7 @@ class Stability:
     ranks: NDArray[np.float64]
     tau: NDArray[np.float64]
     new_winner: NDArray[np.bool_]
+    elected: tuple[tuple[int, ...], ...]
     refused: dict[int, str]
 
     @property
@@ -46,7 +48,11 @@ class Stability:
 
 
 def leave_one_out(
-    rule: Callable[..., Ranking], scores: ArrayLike, out: str = "task", weights: ArrayLike | None = None
+    rule: Callable[..., Ranking],
+    scores: ArrayLike,
+    out: str = "task",
+    weights: ArrayLike | None = None,
+    seeds_inside: bool = False,
 ) -> Stability:
     """Rank by `rule` with everything, and once without each task, seed or method.
 
@@ -54,6 +60,7 @@ def leave_one_out(
              (`mean_over_seeds`); out="seed" needs the latter
     out      "task", "seed" or "method"
     weights  [tasks]; where given, the rule is called with weights=, those of the tasks that are in
+    seeds_inside  True: the rule itself takes [methods, tasks, seeds], and no mean is formed for it
 
     A case that the rule refuses with a ValueError (a task without which strengths are not identifiable, say) is
     listed in `refused`. Raises ValueError for another word, a wrong shape, less than two of what is left out, and
@@ -69,22 +76,24 @@ def leave_one_out(
     if cases < 2:
         raise ValueError(f"scores: {cases} along the axis of {out}s; nothing can be left out")
     votes = None if weights is None else np.asarray(weights, dtype=np.float64)
-    whole = _rank(rule, values, votes)
+    whole = _rank(rule, values, votes, seeds_inside)
     methods = len(values)
     ranks, tau = np.full((cases, methods), np.nan), np.full(cases, np.nan)
     new_winner, refused = np.zeros(cases, dtype=bool), {}
+    elected: list[tuple[int, ...]] = [()] * cases
     for case in range(cases):
         kept = np.delete(np.arange(methods), case) if out == "method" else np.arange(methods)
         inside = np.delete(votes, case) if votes is not None and out == "task" else votes
         try:
-            found = _rank(rule, np.delete(values, case, axis=axis), inside)
+            found = _rank(rule, np.delete(values, case, axis=axis), inside, seeds_inside)
         except ValueError as error:
             refused[case] = str(error)
             continue
         ranks[case, kept] = found.ranks
         tau[case] = kendall_tau(whole.ranks[kept], found.ranks)
-        new_winner[case] = set(kept[list(found.elected)]) != _elected_among(whole, kept)
-    return Stability(whole, ranks, tau, new_winner, refused)
+        elected[case] = tuple(kept[list(found.elected)].tolist())
+        new_winner[case] = set(elected[case]) != elected_among(whole, kept)
+    return Stability(whole, ranks, tau, new_winner, tuple(elected), refused)
 
 
 def mean_over_seeds(scores: ArrayLike) -> NDArray[np.float64]:
@@ -108,12 +117,12 @@ def kendall_tau(first: ArrayLike, second: ArrayLike) -> float:
     return float(kendalltau(first, second, variant="b").statistic)
 
 
-def _rank(rule: Callable[..., Ranking], values: NDArray, weights: NDArray | None) -> Ranking:
-    means = values if values.ndim == 2 else mean_over_seeds(values)
+def _rank(rule: Callable[..., Ranking], values: NDArray, weights: NDArray | None, seeds_inside: bool) -> Ranking:
+    means = values if values.ndim == 2 or seeds_inside else mean_over_seeds(values)
     return rule(means) if weights is None else rule(means, weights=weights)
 
 
-def _elected_among(whole: Ranking, kept: NDArray[np.int64]) -> set[int]:
+def elected_among(whole: Ranking, kept: NDArray[np.int64]) -> set[int]:
     """Whom the whole ranking puts first among `kept`: its winners that are kept, else the best of the others."""
     winners = set(whole.elected) & set(kept.tolist())
     if winners or not whole.elected:

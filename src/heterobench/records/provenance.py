@@ -19,7 +19,7 @@ PACKAGES = ("heterobench", "torch", "numpy", "safetensors")
 SOURCE = Path(__file__).parents[1]
 
 # Modules that say where things are and how errors read, but cannot change a bit of a result.
-SILENT = ("cli", "commands", "config", "errors", "files", "project", "records", "registry", "resolve")
+SILENT = ("cli", "commands", "config", "energy", "errors", "files", "project", "records", "registry", "resolve")
 
 
 def _is_text(statement: ast.stmt) -> bool:

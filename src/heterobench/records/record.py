@@ -3,14 +3,21 @@
 Files in the directory of a run::
 
     config.json         identity, resolved configuration, seed, hashes of data and partition, code fingerprint
-    provenance.json     git revision, packages, hardware, host, time of start
+    provenance.json     git revision, packages, hardware, host, time of start; "energy": how joules were counted,
+                        {"method", "measured" (true or false), "scope", and the constants of a model}
     rounds.jsonl        one line per evaluated round, append-only, no times: same inputs, same bytes
-    timing.jsonl        wall-clock of the same rounds: {"round", "seconds" of training so far, seconds of
-                        "evaluation" so far, "time" (unix)}
+    timing.jsonl        what was measured in the same rounds: {"round", "seconds" of training so far, seconds of
+                        "evaluation" so far, "joules" of training so far (all ranks; left out where not known), "time"
+                        (unix)}
     progress.json       round, rounds, metric, seconds left: for `heterobench watch`
     checkpoints/        what a killed run goes on from; removed when the run has ended
     final.safetensors, selected.safetensors     models: last round, best round on validation data
+    snapshots/round-<k>.safetensors     where they were asked for: global models along the way
     end.json            written last: status, digest of rounds.jsonl, rounds, seconds
+
+A line of rounds.jsonl is {"round", "metrics"}. Beside scores and "train_loss" the metrics are what the run has cost so
+far: "bytes_up", "bytes_down"; "gradient_examples", the gradients of single examples that all clients computed; "flops",
+these times the operations of one gradient; "simulated_seconds", where the schedule has a clock.
 
 Numbers that are not finite are written as the strings "NaN", "Infinity", "-Infinity" (JSON has no such numbers).
 """
@@ -27,7 +34,17 @@ from heterobench.files import read_json
 
 CONFIG, PROVENANCE, ROUNDS, TIMING = "config.json", "provenance.json", "rounds.jsonl", "timing.jsonl"
 PROGRESS, CHECKPOINTS, END = "progress.json", "checkpoints", "end.json"
-FINAL, SELECTED = "final.safetensors", "selected.safetensors"
+FINAL, SELECTED, SNAPSHOTS = "final.safetensors", "selected.safetensors", "snapshots"
+
+
+def snapshot(folder: Path, round: int) -> Path:
+    return folder / SNAPSHOTS / f"round-{round:06d}.safetensors"
+
+
+def snapshots(folder: Path) -> dict[int, Path]:
+    """Round -> file of the models that a run kept along its way, in ascending order."""
+    files = sorted((folder / SNAPSHOTS).glob("round-*.safetensors"))
+    return {int(file.stem.removeprefix("round-")): file for file in files}
 
 
 def encode(value: Any) -> Any:

@@ -17,10 +17,13 @@ from heterobench.stats.ties import best
 KEY = ["scenario", "arm", "selection", "metric"]
 SELECTIONS = ("validation", "last", "oracle", "run")
 RANKED = ("validation", "last", "run")  # the oracle has seen the test set: nobody wins there
+PLACES = {name: place for place, name in enumerate(METRICS)}
 
 
 def aggregate(evaluation: pd.DataFrame, benchmark: Benchmark) -> pd.DataFrame:
-    """One row per scenario x arm x selection x metric, also for combinations without any run.
+    """One row per scenario x arm x selection x metric, also for arms and scenarios without any run.
+
+    A metric that no run of a scenario has, while its runs have others, is none of that scenario's: it has no row there.
 
     `evaluation` has one row per scenario, arm, seed, selection and metric, in the units of the records
     (accuracies 0..1, bytes, seconds). The result has the same units and the columns
@@ -38,12 +41,16 @@ def aggregate(evaluation: pd.DataFrame, benchmark: Benchmark) -> pd.DataFrame:
     Raises RunError where columns lack, a value is given twice, or rows belong to no run of the benchmark.
     """
     values = _by_seed(evaluation, benchmark)
-    pairs = sorted({(selection, metric) for _, _, selection, metric in values}, key=_order)
+    of_scenario: dict[str, set[tuple[str, str]]] = defaultdict(set)
+    for name, _, selection, metric in values:
+        of_scenario[name].add((selection, metric))
+    pairs = sorted(set().union(*of_scenario.values()), key=_order)
     ranked = [arm.name for arm in methods(benchmark)]
     base = baseline(benchmark).name
     rows = []
     for scenario in benchmark.scenarios:
-        for selection, metric in pairs:
+        here = of_scenario.get(scenario.name, pairs)
+        for selection, metric in (pair for pair in pairs if pair in here):
             of = {arm.name: values.get((scenario.name, arm.name, selection, metric), {}) for arm in benchmark.arms}
             direction = METRICS[metric].direction if metric in METRICS and selection in RANKED else None
             first = best({a: of[a] for a in ranked}, benchmark.seeds, direction) if direction else set()
@@ -71,10 +78,9 @@ def aggregate(evaluation: pd.DataFrame, benchmark: Benchmark) -> pd.DataFrame:
 
 def _order(pair: tuple[str, str]) -> tuple:
     selection, metric = pair
-    names = list(METRICS)
     return (
         SELECTIONS.index(selection) if selection in SELECTIONS else len(SELECTIONS),
-        names.index(metric) if metric in names else len(names),
+        PLACES.get(metric, len(PLACES)),
         pair,
     )
 

@@ -39,9 +39,9 @@ class Summary(NamedTuple):
 @cache
 def t_quantile(degrees: int, level: float = LEVEL) -> float:
     """Two-sided quantile of Student's t distribution: P(|T| <= t) = level."""
-    from scipy.stats import t  # slow to import, and many who import this module never ask for an interval
+    from scipy.special import stdtrit  # what scipy.stats.t.ppf calls, at a tenth of the time to import
 
-    return float(t.ppf((1 + level) / 2, degrees))
+    return float(stdtrit(degrees, (1 + level) / 2))
 
 
 def mean_interval(values: Iterable[float], level: float = LEVEL) -> Summary:

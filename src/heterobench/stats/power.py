@@ -62,3 +62,23 @@ def seeds_needed(
         else:
             low = middle
     return math.ceil(high / (1 - failing) - 1e-9)
+
+
+def detectable_difference(std: float, seeds: int, power: float = 0.8, alpha: float = 0.05) -> float:
+    """Least true mean difference that `seeds` whole pairs find with that power; in the unit of `std`.
+
+    The other way round from `seeds_needed`: what a table with so many seeds can see at all. Raises ValueError as
+    `paired_power`, and unless alpha < power < 1.
+    """
+    from scipy.optimize import brentq
+
+    share(power, "power")
+    if power <= alpha:
+        raise ValueError(f"power {power!r}: must be above alpha {alpha!r}, which a difference of zero has")
+    lacking = lambda effect: paired_power(effect, 1.0, seeds, alpha) - power  # noqa: E731
+    most = 1.0
+    while lacking(most) < 0:
+        most *= 2
+    if not 0 < std < math.inf:
+        raise ValueError(f"std {std!r}: must be positive and finite")
+    return std * brentq(lacking, 0.0, most, xtol=1e-12)

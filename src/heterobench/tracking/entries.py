@@ -17,7 +17,12 @@ KIND = "heterobench.kind"
 
 # MLflow's limits on names and values of parameters and tags.
 LONGEST_NAME, LONGEST_PARAMETER, LONGEST_TAG = 250, 6000, 5000
-FAMILIES = ("accuracy", "loss", "bytes", "seconds")
+FAMILIES = {  # word in a metric's name -> section of the charts page
+    **{word: word for word in ("accuracy", "loss", "bytes", "seconds")},
+    "joules": "energy",
+    "flops": "compute",
+    "examples": "compute",
+}
 FORBIDDEN = re.compile(r"[^\w\-. :/]")
 
 
@@ -95,12 +100,12 @@ def run_name(config: dict[str, Any]) -> str:
 def metric_name(name: str) -> str:
     """``accuracy/test_accuracy`` for ``test_accuracy``: the charts page has one section for each family."""
     words = name.lower().replace("/", "_").split("_")
-    family = next((family for family in FAMILIES if family in words), None)
+    family = next((family for word, family in FAMILIES.items() if word in words), None)
     return name_of(f"{family}/{name}" if family else name)
 
 
 def points(record: Record, start: float) -> list[tuple[str, float, int, int]]:
-    """(metric, value, milliseconds, round) of all rounds, plus the metric "seconds" of training so far.
+    """(metric, value, milliseconds, round) of all rounds, plus the metrics "seconds" and "joules" of training so far.
 
     The times are those of the record, so that the same record always gives the same points. An infinite
     value becomes NaN: SQL stores hold no infinity, MLflow would write 1.8e308, and one such point flattens
@@ -112,8 +117,7 @@ def points(record: Record, start: float) -> list[tuple[str, float, int, int]]:
         clock = timing.get(row["round"], {})
         now = float(clock.get("time", now))
         values = {k: v for k, v in row["metrics"].items() if isinstance(v, (int, float))}
-        if "seconds" in clock:
-            values.setdefault("seconds", clock["seconds"])
+        values |= {key: clock[key] for key in ("seconds", "joules") if key in clock and key not in values}
         for key, value in values.items():
             number = float(value)
             rows.append(
