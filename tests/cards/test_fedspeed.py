@@ -10,7 +10,7 @@ import torch
 from pydantic import ValidationError
 
 from contract import nets
-from contract.quadratic import DIMENSIONS, Quadratics, QuadraticTask, build, run, setting
+from contract.quadratic import DIMENSIONS, Quadratics, QuadraticTask, build, run, setting, settle
 from contract.spies import Listening, Spy, exact_net, noisy, rounds
 from heterobench.config.schema import ScheduleFile
 from heterobench.engine.synchronous import begin
@@ -141,7 +141,7 @@ def test_invariant_5_h_sums_all_past_updates():
 def distance(algorithm, optimum, rounds_=400) -> float:
     """From the model after many rounds of 5 exact steps on 4 different quadratics to `optimum`."""
     problem = Quadratics.draw(clients=4)
-    state = run(setting(algorithm, problem.federation(), rounds=rounds_, epochs=5))
+    state = settle(setting(algorithm, problem.federation(), epochs=5), 4, rounds_)
     return float(np.abs(algorithm.model(state.server).numpy() - optimum).max())
 
 

@@ -16,6 +16,7 @@ from heterobench import registry
 from heterobench.config.schema import Budget, ScheduleFile
 from heterobench.engine.synchronous import RunState, Setting, advance, begin
 from heterobench.federation import Examples, Federation
+from heterobench.training import thetas
 
 DIMENSIONS = 5
 FULL = ScheduleFile(title="everybody")
@@ -125,4 +126,18 @@ def run(setting: Setting, state: RunState | None = None) -> RunState:
     state = state or begin(setting)
     while state.round < setting.budget.rounds:
         state = advance(setting, state)
+    return state
+
+
+def settle(setting: Setting, clients: int, rounds: int) -> RunState:
+    """The state after `rounds` rounds, or once the evaluated models have stood still for ten rounds."""
+    state, still = begin(setting), 0
+    before = thetas(setting, state, clients)
+    for _ in range(rounds):
+        state = advance(setting, state)
+        now = thetas(setting, state, clients)
+        still = still + 1 if (now - before).abs().max() < 1e-12 else 0
+        if still == 10:
+            break
+        before = now.clone()
     return state

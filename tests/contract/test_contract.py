@@ -11,7 +11,7 @@ import torch
 
 from contract import nets
 from contract.arms import CASES, PROJECT
-from contract.quadratic import DIMENSIONS, Quadratics, QuadraticTask, build, run, setting
+from contract.quadratic import DIMENSIONS, Quadratics, QuadraticTask, build, run, setting, settle
 from heterobench import channel, registry
 from heterobench.algorithms import diloco, fedprox
 from heterobench.config.schema import ScheduleFile
@@ -69,10 +69,7 @@ def assert_settled(case, found: np.ndarray, point: np.ndarray) -> None:
 
 
 def settled(s: Setting, clients: int, rounds: int) -> np.ndarray:
-    state = begin(s)
-    for _ in range(rounds):
-        state = advance(s, state)
-    return thetas(s, state, clients).numpy()
+    return thetas(s, settle(s, clients, rounds), clients).numpy()
 
 
 # 1 -- quadratic federation ------------------------------------------------------------------------------------------
