@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: env reproduce test test-slow lint ui watch doctor
+.PHONY: env reproduce paper test test-slow lint ui watch doctor
 
 env: $(READY)
 
@@ -20,6 +20,9 @@ $(READY): requirements.lock pyproject.toml
 reproduce: env
 	snakemake $(ARGS)
 	snakemake --report results/report.html $(ARGS)
+
+paper: env
+	snakemake paper $(ARGS)
 
 test: env
 	python -m pytest -m "not slow" -n 2 --dist loadgroup $(ARGS)

@@ -109,7 +109,20 @@ def _evaluate(project: Project, options: argparse.Namespace) -> None:
 def _report(project: Project, options: argparse.Namespace) -> None:
     from heterobench.report.build import build
 
-    for path in build(_benchmark(project, options)):
+    benchmark = _benchmark(project, options)
+    if options.evaluate:
+        from heterobench.evaluation import write_evaluation
+
+        for scenario in benchmark.scenarios:
+            write_evaluation(benchmark, scenario.name, resolve.config(project).threads)
+    for path in build(benchmark):
+        print(path)
+
+
+def _paper(project: Project, options: argparse.Namespace) -> None:
+    from heterobench.report.paper import write_paper
+
+    for path in write_paper(_benchmark(project, options)):
         print(path)
 
 
@@ -148,7 +161,8 @@ def _parser() -> argparse.ArgumentParser:
             sub.add_argument("--scenario", required=True, help="dataset.partition.model.schedule")
 
     sub = command("list", _list, "what there is, with a line about each")
-    sub.add_argument("kind", choices=["algorithms", "benchmarks", "datasets", "models", "partitions", "schedules"])
+    kinds = ["algorithms", "benchmarks", "datasets", "models", "partitions", "published", "schedules"]
+    sub.add_argument("kind", choices=kinds)
 
     sub = command("run", _run, "one run without Snakemake: data, partition, training, scores")
     sub.add_argument("--dataset", default="digits")
@@ -209,6 +223,10 @@ def _parser() -> argparse.ArgumentParser:
     in_benchmark(sub, scenario=True)
 
     sub = command("report", _report, "tables, figures and the page of a benchmark, from its evaluations")
+    in_benchmark(sub, scenario=False)
+    sub.add_argument("--evaluate", action="store_true", help="evaluate the runs that are there first")
+
+    sub = command("paper", _paper, "the tables and figures of a report as a short PDF; needs LaTeX")
     in_benchmark(sub, scenario=False)
     return parser
 

@@ -8,7 +8,9 @@ import pytest
 from heterobench.rankings.plackett_luce import (
     NotIdentifiable,
     bootstrap,
+    cluster_bootstrap,
     fit,
+    fit_from,
     levels,
     pairs,
     plackett_luce,
@@ -230,6 +232,41 @@ def test_a_bootstrap_counts_the_resamples_that_it_cannot_use():
     assert 0.2 < found.unusable / found.resamples < 0.5
     with pytest.raises(ValueError, match="level"):
         bootstrap(scores, seed=0, level=1.0)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.01, 2.0])
+@pytest.mark.parametrize("start", [0.0, 8.0])
+def test_newtons_method_and_the_iteration_agree(alpha, start):
+    choices = levels(observed(rankings(300)))
+    slow, _ = fit(choices, alpha)
+    np.testing.assert_allclose(fit_from(start * np.arange(4), choices, alpha), slow, atol=1e-8)
+    # nearly separated: the last wins a single time
+    apart = pairs([[0, 500, 500], [1, 0, 400], [0, 1, 0]])
+    np.testing.assert_allclose(fit_from(np.zeros(3), apart, alpha), fit(apart, alpha)[0], atol=1e-6)
+    with pytest.raises(NotIdentifiable):
+        fit_from(np.zeros(3), pairs([[0, 5, 5], [0, 0, 4], [0, 0, 0]]))
+    with pytest.raises(ValueError, match="alpha"):
+        fit_from(np.zeros(3), apart, -1.0)
+
+
+def test_clusters_of_one_sample_are_drawn_as_samples_are():
+    scores = (rankings(150, fewest=4) > 0).astype(float)
+    scores[2, :40] = np.nan
+    patterns, which = np.unique(np.nan_to_num(scores, nan=2), axis=1, return_inverse=True)
+    patterns = np.where(patterns == 2, np.nan, patterns)
+    counts = np.eye(patterns.shape[1])[which.ravel()]
+    found = cluster_bootstrap(patterns, counts, seed=3, resamples=60)
+    expected = bootstrap(scores, seed=3, resamples=60)
+    for key in ("low", "high", "rank_low", "rank_high"):
+        np.testing.assert_allclose(getattr(found, key), getattr(expected, key), atol=1e-8)
+    assert (found.resamples, found.unusable) == (60, expected.unusable)
+    # all answers to one sample again and again are no new samples
+    often = cluster_bootstrap(patterns, 5 * counts, seed=3, resamples=60)
+    np.testing.assert_allclose(often.high, found.high, atol=1e-8)
+    with pytest.raises(ValueError, match="level"):
+        cluster_bootstrap(patterns, counts, seed=0, level=0.0)
+    with pytest.raises(NotIdentifiable):
+        cluster_bootstrap([[1.0], [0.0]], [[1.0], [1.0]], seed=0)
 
 
 @pytest.mark.parametrize("counts", [[[0, -1], [1, 0]], [[1, 1], [1, 0]], [[0, 1]], [[0, np.nan], [1, 0]]])

@@ -122,3 +122,28 @@ def test_tau_b_of_ties():
 def test_what_cannot_be_left_out_is_refused(scores, out, word):
     with pytest.raises(ValueError, match=word):
         leave_one_out(borda, scores, out)
+
+
+def test_a_rule_that_reads_seeds_gets_them():
+    scores = np.random.default_rng(4).random((3, 4, 5))
+
+    def rule(values):
+        assert values.ndim == 3
+        return borda(values.reshape(len(values), -1))
+
+    for axis, out in enumerate(("method", "task", "seed")):
+        found = leave_one_out(rule, scores, out, seeds_inside=True)
+        for case in range(scores.shape[axis]):
+            kept = np.delete(scores, case, axis=axis)
+            expected = borda(kept.reshape(len(kept), -1))
+            assert found.ranks[case][np.isfinite(found.ranks[case])].tolist() == expected.ranks.tolist()
+
+
+def test_who_is_elected_is_named_by_the_numbers_of_the_whole():
+    found = leave_one_out(votes.mean, ONE_TASK)
+    assert found.elected == ((0,), (0,), (1,))
+    without = leave_one_out(votes.mean, ONE_TASK, "method")
+    assert without.elected[0] == (1,)  # the second, not the first of what is left
+    refused = leave_one_out(plackett_luce, np.array([[1.0, 0.0, 1.0], [0.0, 1.0, 1.0]]))
+    assert refused.elected[0] == ()
+    assert 0 in refused.refused

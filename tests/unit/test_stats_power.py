@@ -7,7 +7,7 @@ import pytest
 from scipy import integrate, stats
 
 from heterobench.keyed import generator
-from heterobench.stats.power import paired_power, seeds_needed
+from heterobench.stats.power import detectable_difference, paired_power, seeds_needed
 
 
 @pytest.mark.parametrize("seeds", [2, 5, 20])
@@ -59,7 +59,22 @@ def test_what_cannot_be_found_is_none():
     assert seeds_needed(0.5, 1.0, most=10) is None
 
 
+@pytest.mark.parametrize("seeds", [2, 5, 40])
+@pytest.mark.parametrize("power", [0.5, 0.8, 0.95])
+def test_least_difference_is_the_inverse_of_power(seeds, power):
+    least = detectable_difference(2.0, seeds, power)
+    assert paired_power(least, 2.0, seeds) == pytest.approx(power, abs=1e-9)
+    assert seeds_needed(1.0001 * least, 2.0, power) == seeds
+    assert detectable_difference(200.0, seeds, power) == pytest.approx(100 * least)
+
+
 def test_bad_arguments_are_named():
+    with pytest.raises(ValueError, match="std"):
+        detectable_difference(0.0, 5)
+    with pytest.raises(ValueError, match="above alpha"):
+        detectable_difference(1.0, 5, power=0.04)
+    with pytest.raises(ValueError, match="seeds"):
+        detectable_difference(1.0, 1)
     with pytest.raises(ValueError, match="std"):
         seeds_needed(1.0, 0.0)
     with pytest.raises(ValueError, match="seeds"):

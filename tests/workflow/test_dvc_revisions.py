@@ -12,6 +12,7 @@ import pytest
 from heterobench import resolve
 from heterobench.files import read_json
 from heterobench.project import Project
+from heterobench.report.data import ReportData
 from heterobench.report.outputs import curve_file, evaluation_file, score_folders
 from heterobench.report.scores import write_scores
 from miniature import miniature
@@ -45,6 +46,13 @@ def evaluate(benchmark: resolve.Benchmark, raised: float = 0.0) -> None:
             pd.DataFrame(table).to_parquet(path(benchmark, scenario.name), index=False)
 
 
+def results(benchmark: resolve.Benchmark) -> ReportData:
+    """What scores are made from, as it lies there."""
+    read = lambda path: {s.name: pd.read_parquet(path(benchmark, s.name)) for s in benchmark.scenarios}  # noqa: E731
+    evaluation = pd.concat(read(evaluation_file).values(), ignore_index=True)
+    return ReportData(benchmark, evaluation, read(curve_file), pd.DataFrame(), {}, {})
+
+
 @pytest.fixture
 def bench(tmp_path, monkeypatch) -> resolve.Benchmark:
     isolate(monkeypatch, tmp_path)
@@ -58,7 +66,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 def test_scores_are_means_over_seeds_and_equal_results_give_equal_bytes(bench):
     evaluate(bench)
-    write_scores(bench)
+    write_scores(results(bench))
     metrics, curves = score_folders(bench)
     assert read_json(metrics / SCENARIO / "fedavg.json") == {
         "test_accuracy": 0.5625,
@@ -80,7 +88,7 @@ def test_scores_are_means_over_seeds_and_equal_results_give_equal_bytes(bench):
 
     first = files(metrics) | files(curves)
     (metrics / SCENARIO / "of-an-arm-that-is-gone.json").write_text("{}")
-    write_scores(bench)
+    write_scores(results(bench))
     assert files(metrics) | files(curves) == first
 
 
@@ -93,7 +101,7 @@ def test_a_diverged_run_leaves_a_gap_and_no_invalid_json(bench):
         diverged = (table["arm"] == "scaffold") & (table[column].isin(["validation", "last", 3, 4]))
         table.loc[diverged, "value"] = np.nan
         table.to_parquet(path, index=False)
-    write_scores(bench)
+    write_scores(results(bench))
     metrics, curves = score_folders(bench)
     found = json.loads((metrics / SCENARIO / "scaffold.json").read_text(), parse_constant=pytest.fail)
     assert found == {"bytes_down": 2000.0, "bytes_up": 1000.0, "runs": 2.0}
@@ -109,7 +117,7 @@ def show(project: Project, *arguments: str) -> dict:
 def test_dvc_compares_two_revisions(bench, tmp_path):
     project = bench.project
     evaluate(bench)
-    write_scores(bench)
+    write_scores(results(bench))
     git(project.root, "add", "-A")
     git(project.root, "add", "-f", "scores")
     git(project.root, "commit", "-q", "-m", "first")
@@ -117,7 +125,7 @@ def test_dvc_compares_two_revisions(bench, tmp_path):
     assert file.read_text().count("server_lr: 1.0") == 1
     file.write_text(file.read_text().replace("server_lr: 1.0", "server_lr: 0.5"))
     evaluate(bench, RAISED)
-    write_scores(bench)
+    write_scores(results(bench))
     git(project.root, "commit", "-q", "-a", "-m", "second")
     assert git(project.root, "status", "--short") == ""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,9 +12,15 @@ from typing import Any
 import pandas as pd
 
 from heterobench.errors import RunError
+from heterobench.files import read_json
+from heterobench.records.record import PROVENANCE, decode
 from heterobench.report import outputs
 from heterobench.report.aggregate import aggregate
+from heterobench.report.table import Source
 from heterobench.resolve import Benchmark
+
+LEDGER = ("scenario", "arm", "seed", "status", "run_id", "error", "revision", "dirty", "folder")
+FINISHED, FAILED, MISSING = "finished", "failed", "missing"
 
 
 @dataclass(frozen=True)
@@ -41,6 +48,37 @@ class ReportData:
         """One row per scenario, arm, selection and metric (`heterobench.report.aggregate.aggregate`)."""
         return aggregate(self.evaluation, self.benchmark)
 
+    @cached_property
+    def cells(self) -> dict[Source, dict[str, Any]]:
+        """The rows of `summary` by what they summarise."""
+        return {Source(*(row[key] for key in Source._fields)): row for row in self.summary.to_dict("records")}
+
+    @cached_property
+    def values(self) -> dict[Source, dict[int, float]]:
+        """Seed -> value, of everything that was evaluated; a run that is not there has no entry."""
+        found: dict[Source, dict[int, float]] = defaultdict(dict)
+        columns = [self.evaluation[key] for key in (*Source._fields, "seed", "value")]
+        for *key, seed, value in zip(*columns, strict=True):
+            found[Source(*key)][int(seed)] = float(value)
+        return dict(found)
+
+    @cached_property
+    def runs(self) -> dict[tuple[str, str, int], dict[str, Any]]:
+        """(scenario, arm, seed) -> its row of `ledger`."""
+        rows = self.ledger.to_dict("records")
+        return {(row["scenario"], row["arm"], int(row["seed"])): row for row in rows}
+
+    @cached_property
+    def provenance(self) -> dict[tuple[str, str, int], dict[str, Any]]:
+        """(scenario, arm, seed) -> code, packages, hardware and energy meter of each finished run that tells them."""
+        benchmark = self.benchmark
+        files = {
+            key: benchmark.project.run(benchmark.name, benchmark.preset, *key) / PROVENANCE
+            for key, row in self.runs.items()
+            if row["status"] == FINISHED
+        }
+        return {key: read_json(file) for key, file in files.items() if file.is_file()}
+
 
 def read_parquet(path: Path, benchmark: Benchmark) -> pd.DataFrame:
     """Raises RunError where the file is missing."""
@@ -49,3 +87,43 @@ def read_parquet(path: Path, benchmark: Benchmark) -> pd.DataFrame:
     except FileNotFoundError:
         shown = path.relative_to(benchmark.project.root)
         raise RunError(f"{shown}: no such file; let snakemake evaluate the runs first") from None
+
+
+def read(benchmark: Benchmark) -> ReportData:
+    """All results of a benchmark; each file is opened once.
+
+    Raises RunError, which names the file, where a scenario has not been evaluated, or was evaluated by a version that
+    did not write all that a report needs.
+    """
+    names = [scenario.name for scenario in benchmark.scenarios]
+    of = {
+        kind: {name: read_parquet(path(benchmark, name), benchmark) for name in names}
+        for kind, path in (
+            ("evaluation", outputs.evaluation_file),
+            ("curves", outputs.curve_file),
+            ("ledger", outputs.ledger_file),
+            ("outcomes", outputs.outcome_file),
+        )
+    }
+    ledger = pd.concat(of["ledger"].values(), ignore_index=True)
+    if missing := set(LEDGER) - set(ledger.columns):
+        raise RunError(
+            f"ledger of {benchmark.name} ({benchmark.preset}): columns {sorted(missing)} are missing; evaluate again"
+        )
+    evaluation = pd.concat(of["evaluation"].values(), ignore_index=True)
+    return ReportData(benchmark, evaluation, of["curves"], ledger, of["outcomes"], read_tuning(benchmark))
+
+
+def read_tuning(benchmark: Benchmark) -> dict[tuple[str, str], dict[str, Any]]:
+    """(scenario, arm) -> its ``chosen.json``; raises RunError where a tuned benchmark lacks one."""
+    if benchmark.tuning is None:
+        return {}
+    found = {}
+    for scenario in benchmark.scenarios:
+        for arm in benchmark.arms:
+            path = outputs.tuning_file(benchmark, scenario.name, arm.name)
+            if not path.is_file():
+                shown = path.relative_to(benchmark.project.root)
+                raise RunError(f"{shown}: no such file; let snakemake tune {arm.name} on {scenario.name} first")
+            found[scenario.name, arm.name] = decode(read_json(path))
+    return found

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 import textwrap
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from heterobench.files import atomic
 from heterobench.report import labels
@@ -23,6 +26,7 @@ from heterobench.stats.intervals import mean_interval
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
 DASHES = ("-", (0, (6, 1.6)), (0, (4, 1.4, 1, 1.4)), (0, (1.6, 1.2)))
 GREYS = (("#777777", (0, (5, 2.5))), ("#777777", (0, (1, 1.8))))
+ACROSS = {"rounds": "Round", "bytes": "Sent up and down (MB)", "time": "Simulated time (s)"}
 LEADER = {"arrowstyle": "-", "linewidth": 0.6, "alpha": 0.6, "shrinkA": 1, "shrinkB": 0, "relpos": (0, 0.5)}
 DIRECT = 12  # lines that are labelled at their ends in a figure of one scenario
 CHARACTER = 0.085  # inches that a letter of a title is wide, at most on average
@@ -56,12 +60,14 @@ STYLE = {
 class Curve:
     """Mean over seeds of one arm in one scenario, in % or as it is stored.
 
-    `rounds`, `megabytes` (up and down, over all clients since the start), `mean`, `low`, `high`: [T]. A NaN
-    in `mean` stands where a seed's value is not finite: no mean is drawn over the seeds that are left.
+    `rounds`, `megabytes` (up and down, over all clients since the start), `seconds` (on the simulated clock, NaN
+    where there is none), `mean`, `low`, `high`: [T]. A NaN in `mean` stands where a seed's value is not finite: no mean
+    is drawn over the seeds that are left.
     """
 
     rounds: np.ndarray
     megabytes: np.ndarray
+    seconds: np.ndarray
     mean: np.ndarray
     low: np.ndarray
     high: np.ndarray
@@ -76,6 +82,7 @@ def curve(frame: pd.DataFrame, arm: str, metric: str = "test_accuracy", scale: f
         return None
     sent = of[of["metric"].isin(("bytes_up", "bytes_down"))]
     sent = sent.groupby(["round", "seed"])["value"].sum().groupby("round").mean()
+    spent = of[of["metric"] == "simulated_seconds"].groupby("round")["value"].mean()
     rows = [mean_interval(row) for row in table.to_numpy() * scale]
     whole = [row.n_finite == table.shape[1] for row in rows]
     pick = lambda key: np.array(  # noqa: E731
@@ -84,6 +91,7 @@ def curve(frame: pd.DataFrame, arm: str, metric: str = "test_accuracy", scale: f
     return Curve(
         table.index.to_numpy(float),
         sent.reindex(table.index).to_numpy(float) / 1e6,
+        spent.reindex(table.index).to_numpy(float),
         pick("mean"),
         pick("low"),
         pick("high"),
@@ -106,11 +114,52 @@ def styles(benchmark: Benchmark) -> dict[str, dict]:
     return made
 
 
-def overview(benchmark: Benchmark, curves: dict[str, pd.DataFrame], levels: dict, axis: str) -> Figure:
-    """One panel per scenario with a shared vertical axis and one legend. `axis`: "rounds" or "bytes".
+def overview(benchmark: Benchmark, curves: Mapping[str, pd.DataFrame], levels: dict, axis: str) -> Figure:
+    """Test accuracy, one panel per scenario with a shared vertical axis and one legend. `axis`: a key of `ACROSS`.
 
     `curves` maps scenarios to their long-form curves; `levels` maps (scenario, arm) to the test accuracy
     (0..1) of arms without a curve, drawn as horizontal lines.
+    """
+
+    def draw(ax, scenario: Scenario) -> None:
+        _draw(ax, benchmark, scenario, curves[scenario.name], levels, axis)
+
+    return panels(benchmark, draw, ACROSS[axis], "Test accuracy (%)", _limits, sharex=axis == "rounds")
+
+
+def along(benchmark: Benchmark, curves: Mapping[str, pd.DataFrame], metric: str, label: str) -> Figure:
+    """A positive metric of the models that runs keep along their way, on a logarithmic axis, like `overview`.
+
+    Arms without the metric (none has it without a global model) have no line.
+    """
+    look, base = styles(benchmark), labels.baseline(benchmark).name
+
+    def draw(ax, scenario: Scenario) -> None:
+        for arm in labels.methods(benchmark) + labels.references(benchmark):
+            made = curve(curves[scenario.name], arm.name, metric, scale=1)
+            if made is None:
+                continue
+            style = look[arm.name] | {"zorder": 3 if arm.name == base else 2.5}
+            low = np.maximum(made.low, made.mean / 10)  # an interval may reach below zero, which the axis lacks
+            ax.fill_between(made.rounds, low, made.high, color=style["color"], alpha=0.1, linewidth=0, zorder=2)
+            ax.plot(made.rounds, made.mean, marker="o", markersize=3, **style)
+        ax.set_yscale("log")
+        ax.set_xlim(0, None)
+
+    return panels(benchmark, draw, "Round", label, _log_limits, sharex=True)
+
+
+def panels(
+    benchmark: Benchmark,
+    draw: Callable[[Any, Scenario], None],
+    across: str,
+    up: str,
+    limits: Callable[[list], None],
+    sharex: bool,
+) -> Figure:
+    """One panel per scenario with a shared vertical axis, and one legend of all arms above them.
+
+    `draw(ax, scenario)` fills a panel; `across` and `up` name the axes; `limits(axes)` sets the vertical limits of all.
     """
     scenarios = benchmark.scenarios
     columns = min(len(scenarios), 2 if len(scenarios) in (2, 4) else 3)
@@ -126,28 +175,27 @@ def overview(benchmark: Benchmark, curves: dict[str, pd.DataFrame], levels: dict
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(width, height))
         top = 1 - (legend + 0.28 + 0.17 * more) / height
-        axes = figure.subplots(rows, columns, sharey=True, sharex=axis == "rounds", squeeze=False)
+        axes = figure.subplots(rows, columns, sharey=True, sharex=sharex, squeeze=False)
         figure.subplots_adjust(
             left=0.062,
             right=0.985,
             top=top,
             bottom=0.5 / height,
             wspace=0.09,
-            hspace=(0.3 if axis == "rounds" else 0.36) + 0.08 * more,
+            hspace=(0.3 if sharex else 0.36) + 0.08 * more,
         )
         for index, ax in enumerate(axes.flat):
             if index >= len(scenarios):
                 ax.remove()
                 continue
-            scenario = scenarios[index]
-            _draw(ax, benchmark, scenario, curves[scenario.name], levels, axis)
+            draw(ax, scenarios[index])
             ax.set_title(titles[index], color="#1c1e21")
             if index % columns == 0:
-                ax.set_ylabel("Test accuracy (%)")
+                ax.set_ylabel(up)
             if index + columns >= len(scenarios):
-                ax.set_xlabel("Round" if axis == "rounds" else "Sent up and down (MB)")
+                ax.set_xlabel(across)
                 ax.tick_params(labelbottom=True)
-        _limits([ax for ax in axes.flat if ax.figure is not None])
+        limits([ax for ax in axes.flat if ax.figure is not None])
         look = styles(benchmark)
         handles = [matplotlib.lines.Line2D([], [], **look[arm.name]) for arm in order]
         figure.legend(
@@ -208,8 +256,8 @@ def _draw(ax, benchmark: Benchmark, scenario: Scenario, frame: pd.DataFrame, lev
             if math.isfinite(level := levels.get((scenario.name, arm.name), math.nan)):
                 flat.append((arm, 100 * level, style))
             continue
-        x = made.rounds if axis == "rounds" else made.megabytes
-        if axis == "bytes" and not np.nanmax(x, initial=0) > 0:  # a reference that sends nothing
+        x = {"rounds": made.rounds, "bytes": made.megabytes, "time": made.seconds}[axis]
+        if axis != "rounds" and not np.nanmax(x, initial=0) > 0:  # a reference that sends nothing, or has no clock
             flat.append((arm, made.mean[-1], style))
             continue
         ax.fill_between(x, made.low, made.high, color=style["color"], alpha=0.1, linewidth=0, zorder=2)
@@ -242,6 +290,22 @@ def _limits(axes: list) -> None:
         ax.set_ylim(max(0, low - margin) if low >= 0 else low - margin, high + margin)
         ax.margins(x=0.02)
         ax.set_xlim(0, None)
+
+
+def _log_limits(axes: list) -> None:
+    """Vertical limits from the lines, on a logarithmic axis with plain numbers at its ticks."""
+    values = np.concatenate([np.asarray(line.get_ydata(), float) for ax in axes for line in ax.lines] or [[1, 10]])
+    values = values[np.isfinite(values) & (values > 0)]
+    if len(values) == 0:
+        return
+    low, high = values.min(), values.max()
+    margin = max((high / low) ** 0.06, 1.05)
+    near = high / low < 30  # too few powers of ten to read anything from
+    for ax in axes:
+        ax.set_ylim(low / margin, high * margin)
+        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if near else (1,)))
+        ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        ax.yaxis.set_minor_formatter(NullFormatter())
 
 
 def spaced(wanted: list[float], gap: float, low: float, high: float) -> list[float]:

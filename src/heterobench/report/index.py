@@ -3,38 +3,27 @@
 from __future__ import annotations
 
 import base64
-import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from markupsafe import Markup
 
 from heterobench.errors import RunError
 from heterobench.files import write_text
-from heterobench.report import labels, outputs, render
-from heterobench.report.write import read_tables
-from heterobench.resolve import Benchmark
+from heterobench.report import labels, outputs, reading, render, sections
+from heterobench.report.data import ReportData
+from heterobench.report.svg import Drawings
+from heterobench.report.table import Table
+from heterobench.report.tables import about
+from heterobench.report.trace import Traces, encoded
 
-READING = (
-    "Every method of a column saw the same partitions, the same initial weights, the same cohorts and "
-    "batches, seed by seed. The first table is the comparison: its round is chosen on validation data, "
-    "and the test set has no say in it.",
-    "± is half the width of a 95 % interval over seeds. Two methods whose intervals overlap may still differ "
-    "clearly, because they are compared seed by seed: see the table of differences.",
-    "References stand below the methods and are never bold: training on everybody's data together shows "
-    "what the split costs, training alone shows what working together brings.",
-    "Click on the head of a column to sort the rows.",
-)
-BAND = (
-    "Mean over seeds; the band is the 95 % t interval. Horizontal lines: references without rounds of "
-    "communication, or without a global model, after their last round. A cross: a run diverged here, and "
-    "no mean is drawn beyond it."
-)
 TYPES = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg"}
 
 
-def inline(path: Path, title: str) -> Markup:
+def inline(path: Path, title: str, drawings: Drawings) -> Markup:
     """An image as HTML that needs no file: SVG as it is, PNG and JPEG as a data URI.
 
     Raises RunError where the file is missing or of another kind.
@@ -43,34 +32,68 @@ def inline(path: Path, title: str) -> Markup:
     if not path.is_file():
         raise RunError(f"{path}: no such picture; let snakemake draw it first")
     if path.suffix == ".svg":
-        return _svg(path.read_text(encoding="utf-8"), title)
+        return drawings.embed(path.read_text(encoding="utf-8"), title, path.stem)
     if path.suffix not in TYPES:
         raise RunError(f"{path}: pictures of a page are SVG, PNG or JPEG")
     data = base64.b64encode(path.read_bytes()).decode()
     return Markup('<img alt="{}" src="data:{};base64,{}">').format(title, TYPES[path.suffix], data)
 
 
-def _svg(text: str, title: str) -> Markup:
-    """The <svg> element alone: without prolog, metadata and names of name spaces, which HTML knows."""
-    text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    text = re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", text)
-    head = Markup('<svg role="img" aria-label="{}"').format(title)
-    return head + Markup(text[len("<svg") :])
+def _figures(section: ModuleType, data: ReportData, drawings: Drawings) -> list[dict[str, Any]]:
+    benchmark = data.benchmark
+    return [
+        {
+            "key": f"figure-{name}",
+            "caption": (text := sections.caption(section, name, benchmark)),
+            "image": inline(outputs.figure_file(benchmark, name, "svg"), text, drawings),
+            "folded": sections.folded(section, name),
+        }
+        for name in section.figure_names(benchmark)
+    ]
 
 
-def page(
-    benchmark: Benchmark,
-    pictures: Sequence[tuple[str, Path]] = (),
-    provenance: Mapping[str, Any] | None = None,
-    revisions: Sequence[str] = (),
-) -> str:
-    """The report as one HTML page, from the evaluation, the figures and the partition pictures on disk.
+def _part(
+    section: ModuleType, data: ReportData, made: Sequence[Table], traces: Traces, drawings: Drawings
+) -> dict[str, Any] | None:
+    """What the template shows of a section; None where it has nothing for this benchmark."""
+    part = {
+        "key": section.KEY,
+        "title": section.TITLE,
+        "reading": section.READING,
+        "tables": [
+            {
+                "html": Markup(render.to_html_fragment(_short(table, data), level=3, folded=True, key=traces.key)),
+                "folded": sections.folded(section, table.name),
+            }
+            for table in made
+        ],
+        "figures": _figures(section, data, drawings),
+        "pictures": [
+            {"caption": text, "image": inline(path, text, drawings)}
+            for text, path in (section.pictures(data) if hasattr(section, "pictures") else ())
+        ],
+        "facts": section.facts(data) if hasattr(section, "facts") else [],
+    }
+    return part if any(part[key] for key in ("tables", "figures", "pictures", "facts")) else None
 
-    `pictures`: (caption, file) of each partition; `provenance`: label -> text, or several texts.
+
+def _short(table: Table, data: ReportData) -> Table:
+    """The table without what the head of the page says."""
+    return replace(table, about="") if table.about == about(data.benchmark) else table
+
+
+def page(data: ReportData, tables: Mapping[str, Sequence[Table]]) -> str:
+    """The report as one HTML page, from the figures and the partition pictures on disk.
+
+    `tables`: those of each section by its key, as `heterobench.report.write.write_tables` returns them.
     """
-    made = read_tables(benchmark, revisions)
-    fragments = [Markup(render.to_html_fragment(table, folded=index > 0)) for index, table in enumerate(made)]
+    benchmark = data.benchmark
+    traces, drawings = Traces(data), Drawings()
+    parts = [
+        part
+        for section in sections.ORDER
+        if (part := _part(section, data, tables.get(section.KEY, ()), traces, drawings)) is not None
+    ]
     n = len(benchmark.seeds)
     facts = [
         *labels.common(benchmark),
@@ -79,54 +102,19 @@ def page(
         f"{n} seed{'s' * (n > 1)}",
         f"preset {benchmark.preset}",
     ]
-    short = {
-        "difference": f"Difference to {labels.baseline(benchmark).title}",
-        "accuracy-last": "Last round",
-        "loss": "Loss",
-        "clients": "Per client",
-        "cost": "Cost",
-        "accuracy-oracle": "Extra: best on test",
-    }
-    contents = [("accuracy", "Test accuracy"), ("curves", "Learning curves")]
-    contents += [(table.name, short[table.name]) for table in made[1:]]
-    contents += ([("partitions", "Partitions")] if pictures else []) + [("provenance", "Provenance")]
-    overviews = (
-        ("curves-rounds", f"Test accuracy over rounds. {BAND}"),
-        ("curves-bytes", "The same over megabytes sent up and down by all clients together."),
-    )
-    shown = {"Benchmark": f"params/benchmarks/{benchmark.name}.yaml, preset {benchmark.preset}"}
-    shown["Seeds"] = ", ".join(map(str, benchmark.seeds))
-    shown["Runs"] = f"results/{benchmark.name}/{benchmark.preset}/runs/"
-    if revisions:
-        shown["Code"] = ", ".join(revisions)
-    for key, value in (provenance or {}).items():
-        shown[key] = value if isinstance(value, str) else ", ".join(map(str, value))
+    done = sum(run["status"] == "finished" for run in data.runs.values())
     body = (
         render.environment()
         .get_template("report.html")
         .render(
             benchmark=benchmark,
             facts=facts,
-            contents=contents,
-            reading=READING,
-            main_table=fragments[0],
-            other_tables=fragments[1:],
-            overviews=[
-                {"caption": text, "image": inline(outputs.figure_file(benchmark, name, "svg"), text)}
-                for name, text in overviews
-            ],
-            scenarios=[
-                {
-                    "caption": labels.title(benchmark, s),
-                    "image": inline(
-                        outputs.figure_file(benchmark, outputs.curve_figure(s.name), "svg"),
-                        f"Learning curves, {labels.title(benchmark, s)}",
-                    ),
-                }
-                for s in benchmark.scenarios
-            ],
-            pictures=[{"caption": text, "image": inline(path, text)} for text, path in pictures],
-            provenance=list(shown.items()),
+            parts=parts,
+            general=reading.general(benchmark),
+            missing=len(data.runs) - done,
+            runs=len(data.runs),
+            traces=Markup(encoded(traces.payload())),
+            letters=drawings.sprite(),
         )
     )
     return (
@@ -136,16 +124,11 @@ def page(
             title=f"{benchmark.title} · heterobench",
             body=Markup(body),
             style=render.asset("page.css"),
-            script=render.asset("sort.js"),
+            scripts=[render.asset(name) for name in ("sort.js", "trace.js", "contents.js")],
         )
     )
 
 
-def write_report(
-    benchmark: Benchmark,
-    pictures: Sequence[tuple[str, Path]] = (),
-    provenance: Mapping[str, Any] | None = None,
-    revisions: Sequence[str] = (),
-) -> None:
+def write_report(data: ReportData, tables: Mapping[str, Sequence[Table]]) -> None:
     """Write `outputs.report_file`; see `page`."""
-    write_text(outputs.report_file(benchmark), page(benchmark, pictures, provenance, revisions))
+    write_text(outputs.report_file(data.benchmark), page(data, tables))

@@ -75,3 +75,24 @@ def group(benchmark: Benchmark, scenario: Scenario) -> str:
 def title(benchmark: Benchmark, scenario: Scenario) -> str:
     """Partition, and whatever else varies."""
     return " · ".join(filter(None, (group(benchmark, scenario), scenario.partition_file.title)))
+
+
+def parts(scenario: Scenario) -> list[str]:
+    """Data set, partition, model and schedule."""
+    of = _parts(scenario)
+    return [of["dataset"], scenario.partition_file.title, of["model"], of["schedule"]]
+
+
+def tuning(benchmark: Benchmark) -> str:
+    """One sentence: where the hyper-parameters come from, by which rule and with which budget."""
+    if (of := benchmark.tuning) is None:
+        return "Hyper-parameters: each method's defaults; nothing is tuned."
+    rule = {
+        "validation": "chosen by validation accuracy",
+        "oracle": "chosen by test accuracy after the last round (an oracle: nobody could have chosen so)",
+    }[of.rule]
+    seeds = f"seed{'s' * (len(of.seeds) > 1)} {', '.join(map(str, of.seeds))}"
+    early = of.early_stopping
+    cut = f"; after {early.after:.0%} of the rounds the best {early.keep:.0%} of them go on" if early else ""
+    trials = f"{of.trials} trial{'s' * (of.trials > 1)} for each method and scenario"
+    return f"Hyper-parameters: {trials} ({seeds}{cut}), {rule}."

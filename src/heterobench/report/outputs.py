@@ -6,9 +6,7 @@ from pathlib import Path
 
 from heterobench.resolve import Benchmark
 
-TABLES = ("accuracy", "difference", "accuracy-last", "loss", "clients", "cost", "accuracy-oracle")
 FORMATS = ("csv", "md", "tex", "html")
-OVERVIEWS = ("curves-rounds", "curves-bytes")
 VECTOR = ("svg", "pdf")
 
 
@@ -24,6 +22,21 @@ def evaluation_file(benchmark: Benchmark, scenario: str) -> Path:
 def curve_file(benchmark: Benchmark, scenario: str) -> Path:
     """Long-form table with one row per arm, seed, round and metric."""
     return folder(benchmark) / "curves" / f"{scenario}.parquet"
+
+
+def ledger_file(benchmark: Benchmark, scenario: str) -> Path:
+    """One row for each run that the benchmark asks for, whether it is there or not."""
+    return folder(benchmark) / "ledger" / f"{scenario}.parquet"
+
+
+def outcome_file(benchmark: Benchmark, scenario: str) -> Path:
+    """One row per arm and seed: which test examples its model got right."""
+    return folder(benchmark) / "outcomes" / f"{scenario}.parquet"
+
+
+def tuning_file(benchmark: Benchmark, scenario: str, arm: str) -> Path:
+    """What tuning tried and chose."""
+    return benchmark.project.tuning(benchmark.name, benchmark.preset, scenario, arm) / "chosen.json"
 
 
 def summary_file(benchmark: Benchmark) -> Path:
@@ -43,29 +56,29 @@ def report_file(benchmark: Benchmark) -> Path:
     return folder(benchmark) / "report.html"
 
 
+def paper_file(benchmark: Benchmark, form: str = "pdf") -> Path:
+    return folder(benchmark) / f"paper.{form}"
+
+
 def score_folders(benchmark: Benchmark) -> tuple[Path, Path]:
     """Metrics and curves of single arms, for DVC to compare between git revisions."""
     project, name, preset = benchmark.project, benchmark.name, benchmark.preset
     return project.scores("metrics", name, preset), project.scores("curves", name, preset)
 
 
-def curve_figure(scenario: str) -> str:
-    """Name of the figure with the learning curves of one scenario."""
-    return f"curve-{scenario}"
-
-
-def figures(benchmark: Benchmark) -> list[str]:
-    return [*OVERVIEWS, *(curve_figure(scenario.name) for scenario in benchmark.scenarios)]
-
-
 def table_files(benchmark: Benchmark) -> list[Path]:
-    """All that `write_tables` writes."""
+    """All that `heterobench.report.write.write_tables` writes."""
+    from heterobench.report import sections  # they know their names, and stand above this module
+
+    names = sections.table_names(benchmark)
     return [
         summary_file(benchmark),
-        *(table_file(benchmark, table, form) for table in TABLES for form in FORMATS),
+        *(table_file(benchmark, table, form) for table in names for form in FORMATS),
     ]
 
 
 def figure_files(benchmark: Benchmark) -> list[Path]:
-    """All that `write_figures` writes."""
-    return [figure_file(benchmark, figure, form) for figure in figures(benchmark) for form in VECTOR]
+    """All that `heterobench.report.write.write_figures` writes."""
+    from heterobench.report import sections
+
+    return [figure_file(benchmark, name, form) for name in sections.figure_names(benchmark) for form in VECTOR]

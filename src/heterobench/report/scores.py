@@ -16,10 +16,8 @@ import pandas as pd
 
 from heterobench.files import write_json, write_text
 from heterobench.report import outputs
-from heterobench.report.aggregate import aggregate
+from heterobench.report.data import ReportData
 from heterobench.report.figures import curve
-from heterobench.report.write import read_curves, read_evaluation
-from heterobench.resolve import Benchmark
 
 # Name in the file -> (selection, metric, column) of the summary. Wall times are not here: they are the machine's.
 SHOWN = {
@@ -65,15 +63,15 @@ def curve_csv(frame: pd.DataFrame, arm: str) -> str | None:
     return text.getvalue()
 
 
-def write_scores(benchmark: Benchmark) -> None:
+def write_scores(data: ReportData) -> None:
     """Write both of `outputs.score_folders` anew, so that no file of an arm that is gone stays."""
-    summary, curves = aggregate(read_evaluation(benchmark), benchmark), read_curves(benchmark)
+    benchmark = data.benchmark
     for folder in (folders := outputs.score_folders(benchmark)):
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
     for scenario in benchmark.scenarios:
         for arm in benchmark.arms:
             place = f"{scenario.name}/{arm.name}"
-            write_json(folders[0] / f"{place}.json", metrics(summary, scenario.name, arm.name))
-            if (text := curve_csv(curves[scenario.name], arm.name)) is not None:
+            write_json(folders[0] / f"{place}.json", metrics(data.summary, scenario.name, arm.name))
+            if (text := curve_csv(data.curves[scenario.name], arm.name)) is not None:
                 write_text(folders[1] / f"{place}.csv", text)

@@ -4,8 +4,21 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 ABSENT = "–"
+
+
+class Source(NamedTuple):
+    """The values, one for each seed, that a number is made from: where they stand in the evaluation.
+
+    An empty `metric`: the runs as such and no value of theirs, e.g. for the share of runs that finished.
+    """
+
+    scenario: str
+    arm: str
+    selection: str = ""
+    metric: str = ""
 
 
 @dataclass(frozen=True)
@@ -18,6 +31,8 @@ class Column:
     digits: int = 1
     signed: bool = False
     """Write a plus sign too: for differences."""
+    words: bool = False
+    """Its cells hold text: to the left, in lines where it is long, sorted by the alphabet."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +49,10 @@ class Cell:
     bound: bool = False
     """True: the mean is larger than `value`, since some runs never got there."""
     marks: tuple[str, ...] = ()
+    text: str = ""
+    """Stands in place of the number; `value`, where it is finite, still sorts the cell."""
+    of: tuple[Source, ...] = ()
+    """What the number is made from, so that a reader can go from it to its runs."""
 
     @property
     def runs(self) -> str:
@@ -78,6 +97,12 @@ class Table:
     notes: tuple[str, ...] = ()
     extra: bool = False
     """True: shown for information, not for comparison."""
+    protocol: str = ""
+    """Which round and which hyper-parameters the numbers come from: stands under the title in every form."""
+    stub: str = "Method"
+    """What the rows are."""
+    empty: str = "Nothing to show."
+    """Said in place of a table without rows."""
 
     @property
     def bodies(self) -> list[tuple[Section, Group, Row]]:
@@ -85,7 +110,9 @@ class Table:
 
 
 def number(cell: Cell, column: Column) -> str:
-    """The value as every format shows it, e.g. "93.4", "> 24.3", "+1.2" or a dash; minus is ASCII."""
+    """The value as every format shows it, e.g. "93.4", "> 24.3", "+1.2", words or a dash; minus is ASCII."""
+    if cell.text:
+        return cell.text
     if not math.isfinite(cell.value):
         return ABSENT
     text = f"{cell.value:{'+' if column.signed else ''}.{column.digits}f}"
@@ -96,6 +123,6 @@ def number(cell: Cell, column: Column) -> str:
 
 def spread(cell: Cell, column: Column) -> str:
     """Half the width of the interval, or nothing where there is none or runs differ by rounding alone."""
-    if not math.isfinite(cell.value) or not math.isfinite(cell.half) or cell.half <= 1e-9 * abs(cell.value):
+    if cell.text or not math.isfinite(cell.value) or not math.isfinite(cell.half):
         return ""
-    return f"{cell.half:.{column.digits}f}"
+    return f"{cell.half:.{column.digits}f}" if cell.half > 1e-9 * abs(cell.value) else ""

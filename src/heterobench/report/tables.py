@@ -1,99 +1,78 @@
-"""The tables of a benchmark, from its aggregated evaluation."""
+"""The shapes that most tables of a report have, filled from the summary of its evaluation; cheap to import."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any
-
-import pandas as pd
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from heterobench.report import labels
 from heterobench.report.metrics import CENSORED_AT, METRICS
-from heterobench.report.outputs import TABLES
-from heterobench.report.table import Cell, Column, Group, Row, Section, Table
+from heterobench.report.table import Cell, Column, Group, Row, Section, Source, Table
 from heterobench.resolve import Arm, Benchmark, Scenario
-from heterobench.stats.ties import RULE
+
+if TYPE_CHECKING:
+    from heterobench.report.data import ReportData
 
 PERSONAL = ("a", "No global model: the mean over the clients' own models, each on the global test set.")
 UNDEFINED = ("b", "Not defined without a global model.")
+ITSELF = ("†", "Measured from the baseline's model to that of another method.")
+DEVICES = ("‡", "There are no devices where the data are brought together.")
 CLEAR = ("*", "The interval does not contain zero.")
+MARKS = (CLEAR, PERSONAL, UNDEFINED, ITSELF, DEVICES)
+FROM_BASELINE = ("barrier", "error_barrier")  # first words of metrics that compare a model with the baseline's
 SELECTED = {
-    "validation": "the round with the best validation accuracy; the test set has no say in the choice",
-    "last": "the model after the last round",
-    "oracle": "the round with the best accuracy on the test set itself: no one could have chosen it",
+    "validation": "Round: the best validation accuracy of each run.",
+    "last": "Round: the last one of each run.",
+    "oracle": "Round: the best accuracy on the test set itself; no one could have chosen it.",
+    "run": "Over the whole run.",
 }
-CLIENTS = tuple(name for name in METRICS if name.startswith("client_accuracy_"))
-COST = ("bytes_up", "bytes_down", "seconds", "rounds_to_target", "seconds_to_target")
-
-Rows = dict[tuple[str, str, str, str], dict[str, Any]]
 
 
-def tables(summary: pd.DataFrame, benchmark: Benchmark, revisions: Sequence[str] = ()) -> list[Table]:
-    """All tables, in the order of `outputs.TABLES`.
-
-    `summary` comes from `aggregate`; `revisions` are the code revisions of the runs (from their provenance),
-    written into the notes.
-    """
-    keys = ("scenario", "arm", "selection", "metric")
-    rows: Rows = {tuple(row[key] for key in keys): row for row in summary.to_dict("records")}
-    about = ", ".join(labels.common(benchmark))
-    made = (
-        _by_scenario(
-            "accuracy",
-            "Test accuracy (%) at the validation-selected round",
-            about,
-            rows,
-            benchmark,
-            "validation",
-            "test_accuracy",
-        ),
-        _difference(about, rows, benchmark),
-        _by_scenario(
-            "accuracy-last",
-            "Test accuracy (%) after the last round",
-            about,
-            rows,
-            benchmark,
-            "last",
-            "test_accuracy",
-        ),
-        _by_scenario(
-            "loss",
-            "Test loss at the validation-selected round",
-            about,
-            rows,
-            benchmark,
-            "validation",
-            "test_loss",
-        ),
-        _by_metric("clients", "Accuracy of each client on its own test examples", about, rows, benchmark),
-        _by_metric("cost", "Communication and time", about, rows, benchmark),
-        _by_scenario(
-            "accuracy-oracle",
-            "Extra, not for comparison: test accuracy (%) at the best round on the test set",
-            about,
-            rows,
-            benchmark,
-            "oracle",
-            "test_accuracy",
-        ),
-    )
-    assert tuple(table.name for table in made) == TABLES
-    return [_with_notes(table, benchmark, revisions) for table in made]
+def about(benchmark: Benchmark) -> str:
+    """What all scenarios share."""
+    return ", ".join(labels.common(benchmark))
 
 
-def _digits(values: list[float], digits: int | None) -> int:
-    """`digits`, or as many decimals as give the largest value three digits (0 to 3)."""
-    if digits is not None:
-        return digits
+def intervals(benchmark: Benchmark) -> str:
+    """The note on what stands behind ±."""
+    n = len(benchmark.seeds)
+    if n == 1:
+        return "One seed, so no interval."
+    return f"Mean ± half the width of the 95 % t interval over {n} seeds, where they vary."
+
+
+def digits(values: Iterable[float], fixed: int | None) -> int:
+    """`fixed`, or as many decimals as give the largest value three digits (0 to 3)."""
+    if fixed is not None:
+        return fixed
     largest = max((abs(value) for value in values if math.isfinite(value)), default=0)
     return 1 if largest == 0 else max(0, min(3, 2 - math.floor(math.log10(largest))))
 
 
-def _cell(row: dict[str, Any] | None, scale: float, benchmark: Benchmark) -> Cell:
+def grouped(benchmark: Benchmark, make: Callable[[Arm], Row]) -> tuple[Group, ...]:
+    """Methods first, references below a rule."""
+    parts = (("Methods", labels.methods(benchmark)), ("References", labels.references(benchmark)))
+    return tuple(Group(title, tuple(make(arm) for arm in arms)) for title, arms in parts if arms)
+
+
+def scenario_columns(
+    benchmark: Benchmark, unit: str, direction: str | None, decimals: int, signed: bool = False
+) -> tuple[Column, ...]:
+    """One column per scenario, under what sets them apart."""
+    return tuple(
+        Column(s.name, s.partition_file.title, labels.group(benchmark, s), unit, direction, decimals, signed)
+        for s in benchmark.scenarios
+    )
+
+
+def mean_cell(data: ReportData, source: Source) -> Cell:
+    """The mean of a metric over seeds, or a lower bound of it where runs never got there."""
+    row = data.cells.get(source)
     if row is None:
-        return Cell(n_expected=len(benchmark.seeds))
+        return Cell(n_expected=len(data.benchmark.seeds), of=(source,))
+    scale = METRICS[source.metric].scale
     bound = math.isfinite(row["bound"])
     return Cell(
         value=(row["bound"] if bound else row["mean"]) * scale,
@@ -104,179 +83,153 @@ def _cell(row: dict[str, Any] | None, scale: float, benchmark: Benchmark) -> Cel
         n_expected=row["n_expected"],
         bold=row["best"],
         bound=bound,
+        of=(source,),
     )
 
 
-def _grouped(benchmark: Benchmark, make) -> tuple[Group, ...]:
-    """Methods first, references below a rule."""
-    parts = (("Methods", labels.methods(benchmark)), ("References", labels.references(benchmark)))
-    return tuple(Group(title, tuple(make(arm) for arm in arms)) for title, arms in parts if arms)
+def undefined(data: ReportData, source: Source) -> str:
+    """The mark of a metric that an arm cannot have, so that nothing is missing; empty where it could have it.
+
+    An arm without a global model has no value where it has finished runs and none of them has one; the baseline has
+    none of what compares a model with its own, and pooled training none of what simulated devices take.
+    """
+    benchmark = data.benchmark
+    if source.metric.startswith(FROM_BASELINE) and source.arm == labels.baseline(benchmark).name:
+        return ITSELF[0]
+    row: dict[str, Any] | None = data.cells.get(source)
+    arm = next(arm for arm in benchmark.arms if arm.name == source.arm)
+    if source.metric.startswith("simulated_") and "pooled" in labels.tags(benchmark, arm):
+        return DEVICES[0]
+    if not labels.is_personal(benchmark, arm) or (row is not None and row["n_finite"] > 0):
+        return ""
+    found = any(data.runs[source.scenario, source.arm, seed]["status"] == "finished" for seed in benchmark.seeds)
+    return UNDEFINED[0] if found else ""
 
 
-def _columns(benchmark: Benchmark, unit: str, direction: str | None, digits: int, signed: bool = False):
-    return tuple(
-        Column(
-            scenario.name,
-            scenario.partition_file.title,
-            labels.group(benchmark, scenario),
-            unit,
-            direction,
-            digits,
-            signed,
-        )
-        for scenario in benchmark.scenarios
-    )
+def any_finished(data: ReportData, scenario: str) -> bool:
+    return any(run["status"] == "finished" for (name, *_), run in data.runs.items() if name == scenario)
 
 
-def _by_scenario(name, title, about, rows: Rows, benchmark: Benchmark, selection: str, metric: str) -> Table:
-    """Rows are arms, columns are scenarios, one metric."""
-    of, extra = METRICS[metric], selection == "oracle"
-
-    def cell(scenario: Scenario, arm: Arm, personal: bool) -> Cell:
-        row = rows.get((scenario.name, arm.name, selection, metric))
-        if extra and personal and (row is None or row["n"] == 0):
-            return Cell(marks=(UNDEFINED[0],))
-        return _cell(row, of.scale, benchmark)
-
-    def make(arm: Arm) -> Row:
-        personal = labels.is_personal(benchmark, arm)
-        cells = tuple(cell(scenario, arm, personal) for scenario in benchmark.scenarios)
-        return Row(arm.name, arm.title, cells, (PERSONAL[0],) if personal and not extra else ())
-
-    return Table(
-        name,
-        title,
-        about,
-        _columns(benchmark, of.unit, of.direction, of.digits),
-        (Section("", "", _grouped(benchmark, make)),),
-        notes=(f"Selection: {SELECTED[selection]}.", *(() if extra else (RULE,))),
-        extra=extra,
-    )
+def source_cell(data: ReportData, source: Source) -> Cell:
+    """The mean, or a dash with a mark where there cannot be one."""
+    mark = undefined(data, source)
+    return Cell(marks=(mark,)) if mark else mean_cell(data, source)
 
 
-def _difference(about: str, rows: Rows, benchmark: Benchmark) -> Table:
-    base = labels.baseline(benchmark)
-    of = METRICS["test_accuracy"]
+def measured(data: ReportData, selection: str, metrics: Iterable[str]) -> tuple[str, ...]:
+    """Those of `metrics` that any run of the benchmark has, in their order."""
+    found = {source.metric for source, row in data.cells.items() if source.selection == selection and row["n"]}
+    return tuple(metric for metric in metrics if metric in found)
+
+
+def of_what(data: ReportData, selection: str, family: str) -> tuple[str, ...]:
+    """What a family of metrics was measured of: the ends of the names ``<family>_<of what>`` that any run has."""
+    names = {source.metric for source, row in data.cells.items() if source.selection == selection and row["n"]}
+    found = {name.removeprefix(f"{family}_") for name in names if name.startswith(f"{family}_")}
+    return tuple(sorted(what for what in found if f"{family}_{what}" not in set(METRICS)))
+
+
+def by_scenario(
+    data: ReportData, name: str, title: str, selection: str, metric: str, notes: Sequence[str] = (), extra: bool = False
+) -> Table:
+    """Rows are arms, columns are scenarios, one metric at one selection."""
+    of, benchmark = METRICS[metric], data.benchmark
 
     def cell(scenario: Scenario, arm: Arm) -> Cell:
-        row = rows.get((scenario.name, arm.name, "validation", "test_accuracy"))
-        if row is None:
-            return Cell(n_expected=len(benchmark.seeds))
-        low, high = row["difference_low"], row["difference_high"]
-        return Cell(
-            value=row["difference"] * of.scale,
-            half=(high - low) / 2 * of.scale,
-            n=row["n"],
-            n_finite=row["difference_n"],
-            n_expected=row["n_expected"],
-            marks=(CLEAR[0],) if low > 0 or high < 0 else (),
-        )
+        return source_cell(data, Source(scenario.name, arm.name, selection, metric))
 
     def make(arm: Arm) -> Row:
-        marks = (PERSONAL[0],) if labels.is_personal(benchmark, arm) else ()
-        return Row(arm.name, arm.title, tuple(cell(s, arm) for s in benchmark.scenarios), marks)
+        cells = tuple(cell(scenario, arm) for scenario in benchmark.scenarios)
+        personal = labels.is_personal(benchmark, arm) and any(UNDEFINED[0] not in c.marks for c in cells)
+        return Row(arm.name, arm.title, cells, (PERSONAL[0],) if personal else ())
 
-    groups = tuple(
-        Group(g.title, tuple(row for row in g.rows if row.key != base.name)) for g in _grouped(benchmark, make)
+    groups = grouped(benchmark, make)
+    found = [row.cells[i].value for g in groups for row in g.rows for i in range(len(row.cells))]
+    return marked(
+        Table(
+            name,
+            title,
+            about(benchmark),
+            scenario_columns(benchmark, of.unit, of.direction, digits(found, of.digits)),
+            (Section("", "", groups),),
+            notes=(intervals(benchmark), *notes),
+            protocol=SELECTED[selection],
+            extra=extra,
+        )
     )
-    return Table(
-        "difference",
-        f"Difference to {base.title} in test accuracy (points)",
-        about,
-        _columns(benchmark, "points", of.direction, of.digits, signed=True),
-        (Section("", "", tuple(g for g in groups if g.rows)),),
-        notes=(
-            f"Selection: {SELECTED['validation']}.",
-            f"Paired: each method's run minus {base.title}'s of the same seed, mean and interval over seeds. "
-            "What a hard split takes from both cancels, so these intervals are often narrower than those of "
-            "the accuracies. They are not corrected for the number of comparisons.",
-        ),
-    )
 
 
-def _by_metric(name: str, title: str, about: str, rows: Rows, benchmark: Benchmark) -> Table:
-    """One section per scenario; columns are metrics."""
-    metrics, selection = (CLIENTS, "validation") if name == "clients" else (COST, "run")
-    targets = {scenario.target for scenario in benchmark.scenarios} - {None}
-    if name == "cost" and not targets:
-        metrics = tuple(metric for metric in metrics if metric not in CENSORED_AT)
+def by_metric(
+    data: ReportData,
+    name: str,
+    title: str,
+    selection: str,
+    metrics: Sequence[str],
+    notes: Sequence[str] = (),
+    heading: Callable[[Scenario], str] | None = None,
+    columns: Mapping[str, tuple[str, str]] | None = None,
+) -> Table:
+    """One section per scenario: rows are arms, columns are metrics at one selection.
+
+    A scenario in which no run has any of them (of labels that nobody corrected, say) has no section. `columns`:
+    metric -> (group, title) of its column, where that is not the metric's own title.
+    """
+    benchmark = data.benchmark
+    there = {source.scenario for source, row in data.cells.items() if source.metric in metrics and row["n"]}
+    there |= {s.name for s in benchmark.scenarios if not any_finished(data, s.name)}
 
     def cell(scenario: Scenario, arm: Arm, metric: str) -> Cell:
-        row = rows.get((scenario.name, arm.name, selection, metric))
-        undefined = metric in CENSORED_AT and (row is None or row["n_finite"] == 0)
-        if undefined and scenario.target is None:
+        if metric in CENSORED_AT and scenario.target is None:
             return Cell()
-        if undefined and labels.is_personal(benchmark, arm):
-            return Cell(marks=(UNDEFINED[0],))
-        return _cell(row, METRICS[metric].scale, benchmark)
+        return source_cell(data, Source(scenario.name, arm.name, selection, metric))
 
     def section(scenario: Scenario) -> Section:
-        heading = labels.title(benchmark, scenario)
-        if name == "cost" and scenario.target is not None:
-            heading += f" (target {100 * scenario.target:g} %)"
-        groups = _grouped(
-            benchmark,
-            lambda arm: Row(arm.name, arm.title, tuple(cell(scenario, arm, m) for m in metrics)),
-        )
-        return Section(scenario.name, heading, groups)
+        def make(arm: Arm) -> Row:
+            return Row(arm.name, arm.title, tuple(cell(scenario, arm, metric) for metric in metrics))
 
-    sections = tuple(section(scenario) for scenario in benchmark.scenarios)
-    bodies = [row for s in sections for g in s.groups for row in g.rows]
-    columns = tuple(
-        Column(
-            metric,
-            METRICS[metric].title,
-            unit=METRICS[metric].unit,
-            direction=METRICS[metric].direction,
-            digits=_digits([row.cells[index].value for row in bodies], METRICS[metric].digits),
+        text = heading(scenario) if heading else labels.title(benchmark, scenario)
+        return Section(scenario.name, text, grouped(benchmark, make))
+
+    sections = tuple(section(scenario) for scenario in benchmark.scenarios if scenario.name in there)
+    rows = [row for s in sections for g in s.groups for row in g.rows]
+
+    def column(index: int, metric: str) -> Column:
+        of = METRICS[metric]
+        group, text = (columns or {}).get(metric, ("", of.title))
+        shown = digits([row.cells[index].value for row in rows], of.digits)
+        return Column(metric, text, group, of.unit, of.direction, shown)
+
+    return marked(
+        Table(
+            name,
+            title,
+            about(benchmark),
+            tuple(column(index, metric) for index, metric in enumerate(metrics)),
+            sections,
+            notes=(intervals(benchmark), *notes),
+            protocol=SELECTED[selection],
         )
-        for index, metric in enumerate(metrics)
     )
-    if name == "clients":
-        notes = (
-            f"Selection: {SELECTED['validation']}.",
-            "Weighted by the clients' numbers of test examples. Worst decile: mean over the tenth of the "
-            "clients with the lowest accuracy. Standard deviation over clients, never bold: a method that "
-            "is equally bad for everybody has a small one.",
-            RULE,
-        )
-    else:
-        notes = (
-            "Per run, summed over all clients and rounds; 1 MB = 10^6 bytes. Wall time depends on the "
-            "machine and on what else it computed.",
-            "Target: a test accuracy, reached at an evaluated round. > x: some runs did not reach the "
-            "target in their budget (reached/all runs beside it). Each of these counts with its whole "
-            "budget, so x is a lower bound of the mean."
-            if targets
-            else "No target accuracy is set.",
-            *((RULE + " In this table only what is counted to the target can be bold.",) if targets else ()),
-        )
-    return Table(name, title, about, columns, sections, notes=notes)
 
 
-def _with_notes(table: Table, benchmark: Benchmark, revisions: Sequence[str]) -> Table:
-    """The table with explained marks, and with what holds for all tables at the end of its notes."""
+def marked(table: Table) -> Table:
+    """The table with its marks explained, and k/n where a cell says it."""
     used = {mark for _, _, row in table.bodies for cell in (row, *row.cells) for mark in cell.marks}
-    n = len(benchmark.seeds)
-    seeds = (
-        "One seed, so no interval."
-        if n == 1
-        else f"Mean ± half the width of the 95 % t interval over {n} seeds, where they vary."
-    )
-    partial = (
-        ["k/n: only k of n runs gave a finite value, and the mean is over these; the others diverged or are missing."]
-        if any(cell.runs and not cell.bound for _, _, row in table.bodies for cell in row.cells)
-        else []
-    )
-    where = [f"Runs: results/{benchmark.name}/{benchmark.preset}/runs/."]
-    code = [f"Code: {', '.join(revisions)}."] if revisions else []
-    return Table(
-        table.name,
-        table.title,
-        table.about,
-        table.columns,
-        table.sections,
-        tuple(note for note in (CLEAR, PERSONAL, UNDEFINED) if note[0] in used),
-        (seeds, *table.notes, *partial, *where, *code),
-        table.extra,
+    used -= {mark for mark, _ in table.footnotes}
+    known = tuple(note for note in MARKS if note[0] in used)
+    partial = any(cell.runs and not cell.bound for _, _, row in table.bodies for cell in row.cells)
+    note = "k/n: only k of n runs gave a finite value, and the mean is over these; the others diverged or are missing."
+    return replace(table, footnotes=known + table.footnotes, notes=table.notes + (note,) * partial)
+
+
+def complete(table: Table, benchmark: Benchmark, revisions: Sequence[str] = ()) -> Table:
+    """The table with what holds for all tables of numbers: the rule of tuning, where the runs lie, and their code."""
+    if not any(math.isfinite(cell.value) for _, _, row in table.bodies for cell in row.cells):
+        return table
+    code = (f"Code: {', '.join(revisions)}.",) if revisions else ()
+    where = f"Runs: results/{benchmark.name}/{benchmark.preset}/runs/."
+    return replace(
+        table,
+        protocol=" ".join(filter(None, (table.protocol, labels.tuning(benchmark)))),
+        notes=(*table.notes, where, *code),
     )

@@ -1,0 +1,182 @@
+"""What tuning tried and chose."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from heterobench.report import labels
+from heterobench.report.table import Cell, Column, Group, Row, Section, Table
+from heterobench.resolve import Arm, Benchmark, Scenario
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from heterobench.report.data import ReportData
+
+KEY = "tuning"
+TITLE = "Tuned values"
+READING = (
+    "Every method had the same number of trials in each scenario: its defaults, then random draws from the search "
+    "space of its parameter file. Where two methods search the same hyper-parameter, they tried the same values.",
+    "The trials have seeds of their own, so the runs of the tables had no part in the choice. The intervals of the "
+    "tables hold for the chosen values: what another choice would have changed is not in them.",
+    "The last columns show what the test set would have chosen among the same trials. Nobody could have done that: the "
+    "distance says how much there was to gain by looking, and how good a guide the validation data was.",
+)
+CAPTIONS = {
+    "tuning": "Validation accuracy of every trial, by method. Filled: chosen; ring: the defaults; dots: random draws. "
+    "A wide row is a method that depends on its hyper-parameters; trials that were stopped early, failed or lie below "
+    "the axis are left out."
+}
+
+
+def table_names(benchmark: Benchmark) -> tuple[str, ...]:
+    return ("tuned",) if benchmark.tuning else ()
+
+
+def figure_names(benchmark: Benchmark) -> tuple[str, ...]:
+    return ("tuning",) if benchmark.tuning else ()
+
+
+def tables(data: ReportData) -> list[Table]:
+    return [_tuned(data)] if data.benchmark.tuning else []
+
+
+def figures(data: ReportData) -> dict[str, Figure]:
+    return {"tuning": _trials(data)} if data.benchmark.tuning else {}
+
+
+def setting(values: dict[str, Any]) -> str:
+    """``lr 0.1, mu 0.01``."""
+    return ", ".join(
+        f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}" for name, value in values.items()
+    )
+
+
+COLUMNS = (
+    Column("values", "Chosen values", words=True),
+    Column("trial", "Trial", digits=0),
+    Column("validation", "Validation accuracy", unit="%", direction="max"),
+    Column("gain", "Gain over defaults", unit="points", signed=True),
+    Column("test", "Test, last round", unit="%", direction="max"),
+    Column("oracle", "Test set's choice", words=True),
+    Column("oracle_test", "Its test, last round", unit="%", direction="max"),
+)
+
+
+def _tuned(data: ReportData) -> Table:
+    benchmark, tuning = data.benchmark, data.benchmark.tuning
+
+    def row(scenario: Scenario, arm: Arm) -> Row:
+        found = data.tuning.get((scenario.name, arm.name))
+        if found is None:
+            return Row(arm.name, arm.title, tuple(Cell() for _ in COLUMNS))
+        trials = found["trials"]
+        chosen, oracle = trials[found["chosen"]], trials[found["oracle"]]
+        best, defaults = chosen["validation"], trials[0]["validation"]
+        whole = trials[0]["status"] == "finished"
+        same = found["chosen"] == found["oracle"]
+        cells = (
+            Cell(value=found["chosen"], text=setting(chosen["hyperparameters"])),
+            Cell(value=found["chosen"]),
+            Cell(value=100 * best),
+            Cell(value=100 * (best - defaults) if whole else math.nan),
+            Cell(value=100 * chosen["test"]),
+            Cell(value=found["oracle"], text="the same" if same else setting(oracle["hyperparameters"])),
+            Cell(value=100 * oracle["test"]),
+        )
+        return Row(arm.name, arm.title, cells)
+
+    def section(scenario: Scenario) -> Section:
+        parts = (("Methods", labels.methods(benchmark)), ("References", labels.references(benchmark)))
+        groups = tuple(Group(name, tuple(row(scenario, arm) for arm in arms)) for name, arms in parts if arms)
+        return Section(scenario.name, labels.title(benchmark, scenario), groups)
+
+    stopped = tuning.early_stopping
+    notes = (
+        f"{tuning.trials} trials for each method and scenario, on seed{'s' * (len(tuning.seeds) > 1)} "
+        f"{', '.join(map(str, tuning.seeds))}; trial 0 is the defaults.",
+        "Chosen by the test set (oracle): an upper bound, no fair answer."
+        if tuning.rule == "oracle"
+        else "Chosen by validation accuracy, each trial at its own best round; of equal ones by validation loss there.",
+        *(
+            [
+                f"After {100 * stopped.after:g} % of the rounds only the best {100 * stopped.keep:g} % of a method's "
+                "trials went on; the defaults have no gain beside them where they were stopped."
+            ]
+            if stopped
+            else []
+        ),
+        "Personal models: the test accuracy is the mean over the clients' models.",
+    )
+    return Table(
+        "tuned",
+        "What tuning chose",
+        ", ".join(labels.common(benchmark)),
+        COLUMNS,
+        tuple(section(scenario) for scenario in benchmark.scenarios),
+        notes=notes,
+    )
+
+
+def _trials(data: ReportData) -> Figure:
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    from heterobench.report.figures import STYLE, styles
+
+    benchmark = data.benchmark
+    arms = labels.methods(benchmark) + labels.references(benchmark)
+    look = styles(benchmark)
+    scenarios = benchmark.scenarios
+    columns = min(len(scenarios), 2)
+    rows = math.ceil(len(scenarios) / columns)
+    with matplotlib.rc_context(STYLE):
+        height = 0.24 * len(arms) + 0.75
+        figure = Figure(figsize=(9.6, height * rows), layout="constrained")
+        axes = figure.subplots(rows, columns, sharey=True, squeeze=False)
+        for ax, scenario in zip(axes.flat, scenarios, strict=False):
+            points = {arm.name: _finished(data.tuning.get((scenario.name, arm.name))) for arm in arms}
+            left = _left([score for scores in points.values() for _, score, _ in scores])
+            for place, arm in enumerate(arms):
+                shown = [(n, score, chosen) for n, score, chosen in points[arm.name] if score >= left]
+                for number, score, chosen in sorted(shown, key=lambda point: point[2]):
+                    ax.scatter(
+                        score,
+                        place,
+                        s=46 if chosen else 30 if number == 0 else 14,
+                        facecolors=look[arm.name]["color"] if chosen or number else "none",
+                        edgecolors=look[arm.name]["color"],
+                        linewidths=1.1,
+                        alpha=1 if chosen or number == 0 else 0.55,
+                        zorder=3,
+                    )
+            ax.set_title(labels.title(benchmark, scenario), color="#1c1e21")
+            ax.set_yticks(range(len(arms)), [arm.title for arm in arms])
+            ax.set_ylim(len(arms) - 0.5, -0.5)
+            ax.set_xlabel("Validation accuracy (%)")
+            ax.set_xlim(left=left - 1)
+            ax.tick_params(axis="y", length=0)
+        for ax in list(axes.flat)[len(scenarios) :]:
+            ax.remove()
+    return figure
+
+
+def _finished(found: dict[str, Any] | None) -> list[tuple[int, float, bool]]:
+    """(trial, validation accuracy in %, chosen) of the trials that ran to their end."""
+    if found is None:
+        return []
+    return [
+        (trial["trial"], 100 * score, trial["trial"] == found["chosen"])
+        for trial in found["trials"]
+        if trial["status"] == "finished" and math.isfinite(score := trial["validation"])
+    ]
+
+
+def _left(scores: list[float]) -> float:
+    """Where the axis begins: it shows nine tenths of all trials, so that a collapse does not press them together."""
+    if not scores:
+        return 0.0
+    ordered = sorted(scores)
+    return ordered[len(ordered) // 10]
