@@ -46,11 +46,13 @@ class Info(NamedTuple):
     """What the server knows when it reduces a round.
 
     `population` counts the clients that can take part (those with training examples), `cohort` those that did.
+    `sizes`: how theta is cut into the tensors of the net, their numbers of entries in order.
     """
 
     round: int
     cohort: int
     population: int
+    sizes: tuple[int, ...] = ()
 
 
 def _no_state(theta: Tensor) -> State:

@@ -6,6 +6,7 @@ import contextlib
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, NamedTuple, Protocol
 
 import torch
@@ -34,17 +35,43 @@ class Batch(NamedTuple):
     weight: Tensor | None = None
 
 
+class Outputs(NamedTuple):
+    """What a net makes of a batch: features float [B, F], which its last linear layer reads, and logits [B, classes].
+
+    weight: float [B], sum 1, of the examples in the mean loss; examples of weight 0 do not count.
+    """
+
+    features: Tensor
+    logits: Tensor
+    weight: Tensor
+
+
+Term = Callable[[Outputs], Tensor]
+"""A term of the loss of a batch [], of what the net makes of it."""
+
+Net = Callable[[Tensor], Tensor]
+"""x [B, *shape] -> logits [B, classes], with some parameters."""
+
+
 class Task(Protocol):
-    """What engine and algorithms ask of a task; theta is a float tensor [P]."""
+    """What engine and algorithms ask of a task; theta is a float tensor [P].
+
+    sizes: how theta is cut into the tensors of the net, their numbers of entries in order; they add up to P.
+    """
+
+    sizes: tuple[int, ...]
 
     def init(self, seed: int) -> Tensor:
         """Initial theta, the same for every method of a table."""
 
-    def grad(self, theta: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Gradient [P] of the mean loss of a batch, and {"loss": that mean loss []}."""
+    def grad(self, theta: Tensor, batch: Batch, term: Term | None = None) -> tuple[Tensor, dict[str, Tensor]]:
+        """Gradient [P] of the mean loss of a batch plus `term`, and {"loss": that mean loss [], without the term}."""
+
+    def features(self, theta: Tensor, batch: Batch) -> Tensor:
+        """The representation [B, F] of a batch, see `Outputs`; without a gradient."""
 
     def functional(self) -> Task:
-        """This task with a `grad` that torch.func.vmap can map over theta and batch, and that obeys batch.weight."""
+        """This task with `grad` and `features` that torch.func.vmap can map, and a `grad` that obeys batch.weight."""
 
     def scores(self, theta: Tensor, batches) -> dict[str, Tensor]:
         """Score name -> float [n], one number for each example of `batches`, in their order."""
@@ -76,6 +103,13 @@ def _as(values: Tensor, dtype: torch.dtype) -> Tensor:
     return values.to(dtype) if values.is_floating_point() else values  # tokens stay whole numbers
 
 
+def _mean_loss(logits: Tensor, batch: Batch) -> Tensor:
+    """[] of logits [B, classes], under batch.weight where there is one."""
+    if batch.weight is None:
+        return functional.cross_entropy(logits, batch.y)
+    return functional.cross_entropy(logits, batch.y, reduction="none") @ _as(batch.weight, logits.dtype)
+
+
 class Classification:
     """Cross-entropy classification with a torch net.
 
@@ -96,6 +130,7 @@ class Classification:
             self._net = build().to(device)
         self._net.eval()  # no dropout, no batch statistics: training and evaluation are the same function
         self.layout = Layout.of(self._net)
+        self.sizes = tuple(self.layout.sizes)
         self._parameters = list(self._net.parameters())
         self._bound: Tensor | None = None
         self._parts: list[Tensor] = []
@@ -103,6 +138,7 @@ class Classification:
         self._copies: dict[torch.dtype, nn.Module] = {}
         self._flops: dict[tuple[int, ...], int] = {}
         self.device = torch.device(device)
+        self._head = next((n for n, m in reversed([*self._net.named_modules()]) if isinstance(m, nn.Linear)), None)
         linear = all(isinstance(module, LINEAR) for module in self._net.modules())
         if self.device.type == "cpu" and (not linear or sum(self.layout.sizes) > SMALL):
             self.scores_many = None  # measured: one call per client is faster
@@ -129,16 +165,14 @@ class Classification:
             self._chains[shape] = Chain.of(self._net, shape) if plain else None
         return self._chains[shape]
 
-    def grad(self, theta: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    def grad(self, theta: Tensor, batch: Batch, term: Term | None = None) -> tuple[Tensor, dict[str, Tensor]]:
         net = self._bind(theta)
-        if chain := self._chain(batch.x):
+        if term is None and (chain := self._chain(batch.x)):
             g = torch.empty_like(theta)
             loss = chain.gradient(self._parts, list(self.layout.split(g).values()), batch.x, batch.y)
             return g, {"loss": loss}
-        with self.autocast():
-            logits = net(batch.x)
-        loss = functional.cross_entropy(logits.to(theta.dtype), batch.y)
-        parts = torch.autograd.grad(loss, self._parameters)
+        total, loss = self.losses(net, theta, batch, term)
+        parts = torch.autograd.grad(total, self._parameters)
         return torch.cat([part.reshape(-1) for part in parts]), {"loss": loss.detach()}
 
     def flops(self, x: Tensor) -> int:
@@ -158,11 +192,38 @@ class Classification:
 
     def mean_loss(self, theta: Tensor, batch: Batch) -> Tensor:
         """Mean loss [] of a batch, in nats, under batch.weight where there is one; differentiable like `logits`."""
-        with self.autocast():
-            logits = self.logits(theta, batch.x)
-        if batch.weight is None:
-            return functional.cross_entropy(logits, batch.y)
-        return functional.cross_entropy(logits, batch.y, reduction="none") @ _as(batch.weight, theta.dtype)
+        return self.losses(partial(self.logits, theta), theta, batch)[1]
+
+    def losses(self, net: Net, theta: Tensor, batch: Batch, term: Term | None = None) -> tuple[Tensor, Tensor]:
+        """Mean loss plus `term`, and mean loss, both [], of a `net` with parameters theta, in theta's precision."""
+        if term is None:
+            with self.autocast():
+                logits = net(batch.x)
+            loss = _mean_loss(logits.to(theta.dtype), batch)
+            return loss, loss
+        outputs = self.outputs(net, theta, batch)
+        loss = _mean_loss(outputs.logits, batch)
+        return loss + term(outputs), loss
+
+    def outputs(self, net: Net, theta: Tensor, batch: Batch) -> Outputs:
+        """What a `net` with parameters theta makes of a batch, in theta's precision."""
+        if self._head is None:
+            raise ValueError("the net has no linear layer, whose input its features could be")
+        read: list[Tensor] = []
+        head = self._in(theta.dtype).get_submodule(self._head)
+        handle = head.register_forward_pre_hook(lambda module, given: read.append(given[0]))
+        try:
+            with self.autocast():
+                logits = net(batch.x)
+        finally:
+            handle.remove()
+        even = batch.weight is None
+        weight = theta.new_full((len(batch.y),), 1 / len(batch.y)) if even else _as(batch.weight, theta.dtype)
+        return Outputs(read[-1].to(theta.dtype), logits.to(theta.dtype), weight)
+
+    @torch.no_grad()
+    def features(self, theta: Tensor, batch: Batch) -> Tensor:
+        return self.outputs(self._bind(theta), theta, batch).features
 
     def _in(self, dtype: torch.dtype) -> nn.Module:
         """The net, or a copy whose tensors outside theta (`Frozen`) have another precision."""
@@ -219,6 +280,13 @@ class _Functional:
     def __getattr__(self, name: str):
         return getattr(self._task, name)
 
-    def grad(self, theta: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        g, loss = torch.func.grad_and_value(lambda theta: self._task.mean_loss(theta, batch))(theta)
+    def grad(self, theta: Tensor, batch: Batch, term: Term | None = None) -> tuple[Tensor, dict[str, Tensor]]:
+        def losses(theta: Tensor) -> tuple[Tensor, Tensor]:
+            return self._task.losses(partial(self._task.logits, theta), theta, batch, term)
+
+        g, loss = torch.func.grad(losses, has_aux=True)(theta)
         return g, {"loss": loss}
+
+    @torch.no_grad()
+    def features(self, theta: Tensor, batch: Batch) -> Tensor:
+        return self._task.outputs(partial(self._task.logits, theta), theta, batch).features

@@ -28,9 +28,9 @@ class Spy:
     def __getattr__(self, name):
         return getattr(self._task, name)
 
-    def grad(self, theta, batch):
+    def grad(self, theta, batch, term=None):
         self.seen.append(batch.x[:, -1].tolist())
-        return self._task.grad(theta, batch)
+        return self._task.grad(theta, batch, term)
 
 
 def exact_net() -> Classification:

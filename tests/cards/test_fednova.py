@@ -25,11 +25,12 @@ class LinearTask:
     """The gradient of a batch is the mean of its rows x [B, d], wherever theta is."""
 
     device = torch.device("cpu")
+    sizes = (DIMENSIONS,)
 
     def init(self, seed):
         return torch.zeros(DIMENSIONS, dtype=torch.float64)
 
-    def grad(self, theta, batch):
+    def grad(self, theta, batch, term=None):
         g = batch.x.mean(0)
         return g, {"loss": g @ theta}
 

@@ -30,8 +30,8 @@ class WithoutAnchor:
     def __getattr__(self, name):
         return getattr(self._task, name)
 
-    def grad(self, theta, batch):
-        g, aux = self._task.grad(theta, batch)
+    def grad(self, theta, batch, term=None):
+        g, aux = self._task.grad(theta, batch, term)
         return g - self._mu * self._anchor, aux
 
 

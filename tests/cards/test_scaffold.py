@@ -32,8 +32,8 @@ class Spy:
     def __getattr__(self, name):
         return getattr(self._task, name)
 
-    def grad(self, theta, batch):
-        g, aux = self._task.grad(theta, batch)
+    def grad(self, theta, batch, term=None):
+        g, aux = self._task.grad(theta, batch, term)
         self.gradients.append(g.clone())
         return g, aux
 

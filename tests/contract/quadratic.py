@@ -9,27 +9,36 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import scipy.optimize
 import torch
 
 from heterobench import registry
 from heterobench.config.schema import Budget, ScheduleFile
 from heterobench.engine.synchronous import RunState, Setting, advance, begin
 from heterobench.federation import Examples, Federation
+from heterobench.training import thetas
 
 DIMENSIONS = 5
 FULL = ScheduleFile(title="everybody")
 
 
 class QuadraticTask:
-    """Task over rows x = [a, b] of shape [B, 2 d]; theta is float64 [d]."""
+    """Task over rows x = [a, b] of shape [B, 2 d]; theta is float64 [d].
+
+    A quadratic has no representation: its features and logits are constant, so terms of them have no gradient.
+    """
 
     device = torch.device("cpu")
+    sizes = (DIMENSIONS,)
 
     def init(self, seed):
         generator = torch.Generator().manual_seed(seed)
         return torch.randn(DIMENSIONS, generator=generator, dtype=torch.float64)
 
-    def grad(self, theta, batch):
+    def features(self, theta, batch):
+        return torch.ones(len(batch.x), 1, dtype=theta.dtype)
+
+    def grad(self, theta, batch, term=None):
         a, b = batch.x.chunk(2, dim=1)
         loss, g = 0.5 * (a * (theta - b) ** 2).sum(1), a * (theta - b)
         if batch.weight is None:
@@ -73,6 +82,19 @@ class Quadratics:
         p = self.weights(weighting)[:, None]
         return (p * self.a * self.b).sum(0) / (p * self.a).sum(0)
 
+    def sharp_optimum(self, weighting: str, rho: float) -> np.ndarray:
+        """Zero [d] of the average of the gradients that clients take a step of length rho uphill (fedspeed).
+
+        sum_i p_i a_i (x + rho u_i - b_i) = 0, with u_i the direction of a_i (x - b_i).
+        """
+        p = self.weights(weighting)
+
+        def average(x: np.ndarray) -> np.ndarray:
+            g = self.a * (x - self.b)
+            return p @ (g + rho * self.a * g / (np.linalg.norm(g, axis=1, keepdims=True) + 1e-7))
+
+        return scipy.optimize.root(average, self.optimum(weighting), tol=1e-13).x
+
     def fixed_point(self, weighting: str, lr: float, steps: np.ndarray, mu: float = 0.0, normalised: bool = False):
         """Where averaging of `steps` exact local steps stalls [d] (cards fedavg 2, fedprox 3, fednova 4).
 
@@ -104,4 +126,18 @@ def run(setting: Setting, state: RunState | None = None) -> RunState:
     state = state or begin(setting)
     while state.round < setting.budget.rounds:
         state = advance(setting, state)
+    return state
+
+
+def settle(setting: Setting, clients: int, rounds: int) -> RunState:
+    """The state after `rounds` rounds, or once the evaluated models have stood still for ten rounds."""
+    state, still = begin(setting), 0
+    before = thetas(setting, state, clients)
+    for _ in range(rounds):
+        state = advance(setting, state)
+        now = thetas(setting, state, clients)
+        still = still + 1 if (now - before).abs().max() < 1e-12 else 0
+        if still == 10:
+            break
+        before = now.clone()
     return state

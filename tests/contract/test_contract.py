@@ -11,8 +11,9 @@ import torch
 
 from contract import nets
 from contract.arms import CASES, PROJECT
-from contract.quadratic import DIMENSIONS, Quadratics, QuadraticTask, build, run, setting
+from contract.quadratic import DIMENSIONS, Quadratics, QuadraticTask, build, run, setting, settle
 from heterobench import channel, registry
+from heterobench.algorithms import diloco, fedprox
 from heterobench.config.schema import ScheduleFile
 from heterobench.engine.synchronous import Setting, advance, begin
 from heterobench.executor.local import Local, Work, local_training
@@ -26,9 +27,18 @@ from heterobench.training import thetas, train
 every = pytest.mark.parametrize("case", CASES, ids=str)
 
 # Settings that reach the fixed point in few rounds; the point itself depends on none of them. The adaptive server
-# rules overshoot for ever where server_lr / tau is large; a larger alpha lets FedDyn learn its linear terms faster.
+# rules overshoot for ever where server_lr / tau is large; a larger alpha lets FedDyn and
+# FedSpeed learn their linear terms faster. AdamW does not settle at a step size that stays; DiLoCo's outer steps do.
 ADAPTIVE = {"server_lr": 1.0, "tau": 1.0}
-CALM = {"fedadagrad": ADAPTIVE, "fedadam": ADAPTIVE, "fedyogi": ADAPTIVE, "feddyn": {"alpha": 0.5}}
+DUAL = {"alpha": 0.5}
+CALM = {
+    "fedadagrad": ADAPTIVE,
+    "fedadam": ADAPTIVE,
+    "fedyogi": ADAPTIVE,
+    "feddyn": DUAL,
+    "fedspeed": DUAL,
+    "diloco": diloco.PLAIN,
+}
 RATE = 0.05
 
 
@@ -42,15 +52,24 @@ def expected(case, problem: Quadratics, algorithm, hp, steps: np.ndarray) -> np.
         return problem.b
     weighting = getattr(hp, "weighting", "weighted")
     if "drift-free" in algorithm.tags:
-        return problem.optimum(weighting)
-    return problem.fixed_point(weighting, RATE, steps, getattr(hp, "mu", 0.0), case.algorithm == "fednova")
+        rho = getattr(hp, "rho", 0.0)  # gradients taken uphill have an optimum of their own
+        return problem.sharp_optimum(weighting, rho) if rho else problem.optimum(weighting)
+    mu = hp.mu if isinstance(hp, fedprox.HyperParameters) else 0.0
+    rate = RATE * hp.beta if case.algorithm == "fedavg-m" else RATE  # at its fixed point the momentum is zero
+    return problem.fixed_point(weighting, rate, steps, mu, case.algorithm in ("fednova", "fedavg-m"))
+
+
+def assert_settled(case, found: np.ndarray, point: np.ndarray) -> None:
+    """The point that theory promises is reached, or missed where the method's file says why."""
+    if reason := getattr(case.module, "EXCEPTIONS", {}).get("quadratics"):
+        assert np.isfinite(found).all()
+        assert np.abs(found - point).max() > 1e-3, reason
+    else:
+        np.testing.assert_allclose(found, point, atol=1e-7)
 
 
 def settled(s: Setting, clients: int, rounds: int) -> np.ndarray:
-    state = begin(s)
-    for _ in range(rounds):
-        state = advance(s, state)
-    return thetas(s, state, clients).numpy()
+    return thetas(s, settle(s, clients, rounds), clients).numpy()
 
 
 # 1 -- quadratic federation ------------------------------------------------------------------------------------------
@@ -62,7 +81,7 @@ def test_quadratic_federation_ends_where_theory_says(case):
     problem = Quadratics.draw()
     algorithm, hp = calm(case)
     found = settled(setting(algorithm, problem.federation()), 10, 600)
-    np.testing.assert_allclose(found, expected(case, problem, algorithm, hp, np.full(10, 5)), atol=1e-7)
+    assert_settled(case, found, expected(case, problem, algorithm, hp, np.full(10, 5)))
 
 
 @every
@@ -72,7 +91,7 @@ def test_quadratic_federation_with_unequal_local_work(case):
     algorithm, hp = calm(case)
     batch = 10**6 if "pooled" in algorithm.tags else 1  # pooled single examples would be noisy SGD
     found = settled(setting(algorithm, problem.federation(), epochs=2, batch_size=batch), 10, 800)
-    np.testing.assert_allclose(found, expected(case, problem, algorithm, hp, 2 * problem.n), atol=1e-7)
+    assert_settled(case, found, expected(case, problem, algorithm, hp, 2 * problem.n))
 
 
 @pytest.mark.parametrize("case", [c for c in CASES if {"drift-free", "stateful"} <= c.build()[0].tags], ids=str)
@@ -81,7 +100,7 @@ def test_drift_free_methods_reach_the_optimum_under_partial_participation(case):
     algorithm, hp = calm(case)
     s = setting(algorithm, problem.federation(), schedule=ScheduleFile(title="", participation=0.25))
     found = settled(s, 20, 1500)
-    np.testing.assert_allclose(found, problem.optimum(hp.weighting), atol=1e-6)
+    np.testing.assert_allclose(found, expected(case, problem, algorithm, hp, np.full(20, 5)), atol=1e-6)
 
 
 def test_the_quadratic_test_can_tell_a_biased_method_from_a_right_one():
@@ -192,11 +211,11 @@ class Mortal:
     def __getattr__(self, name):
         return getattr(self._task, name)
 
-    def grad(self, theta, batch):
+    def grad(self, theta, batch, *term):
         self._life -= 1
         if self._life == 0:
             raise Killed
-        return self._task.grad(theta, batch)
+        return self._task.grad(theta, batch, *term)
 
 
 def recorded(case, folder, task):
@@ -309,8 +328,8 @@ def test_parameter_file_validates(name):
     """Defaults, variants and every value of the search space are accepted; every default has a source or is none."""
     file = algorithm_files(PROJECT)[name]
     hyperparameters = registry.algorithm(name).HyperParameters
-    for key, values in file.search.items():
-        for value in values:
+    for key, space in file.search.items():
+        for value in space if isinstance(space, list) else (space.low, space.high):
             hyperparameters(**file.defaults | {key: value})
     assert file.sources.keys() >= file.defaults.keys()
     for variant in file.variants.values():

@@ -91,6 +91,17 @@ def test_a_method_that_takes_two_gradients_a_step_counts_twice(executor):
 
 
 @each
+@pytest.mark.parametrize(("name", "gradients"), [("fedspeed", 2), ("moon", 1), ("fedld", 1)])
+def test_terms_of_the_loss_and_forward_passes_count_nothing(name, gradients, executor):
+    """FedSpeed takes two gradients a step; FedLD has a term in its loss, MOON also two forward passes."""
+    given = {"rounds": 2, "epochs": 2, "batch_size": 4}
+    one, many = (setting(build(n)[0], nets.federation(SIZES), nets.task(), **given) for n in ("fedavg", name))
+    spent, expected = (costs(s, state_of(s, executor)) for s in (many, one))
+    assert spent["gradient_examples"] == gradients * expected["gradient_examples"]
+    assert spent["flops"] == gradients * expected["flops"]
+
+
+@each
 def test_a_method_that_looks_at_a_part_of_the_batch_counts_that_part(executor):
     base = build("fedavg")[0]
 

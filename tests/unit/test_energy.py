@@ -586,10 +586,10 @@ class Laborious:
     def __getattr__(self, name):
         return getattr(self._task, name)
 
-    def grad(self, theta, batch):
+    def grad(self, theta, batch, term=None):
         if os.getpid() != self._home:
             burn(self._seconds)
-        return self._task.grad(theta, batch)
+        return self._task.grad(theta, batch, term)
 
 
 def test_work_of_worker_processes_is_counted_while_they_live(tmp_path):

@@ -311,7 +311,8 @@ def test_server_is_told_cohort_and_population():
 
     clients = nets.federation(sizes=(6, 0, 9, 5, 0, 7))
     run(setting(replace(real, serve=serve), clients, nets.task(), rounds=2, epochs=1, schedule=taking(0.5)))
-    assert told == [(0, 2, 4), (1, 2, 4)]
+    sizes = (128, 8, 24, 3)  # 16 pixels to 8 units to 3 classes
+    assert told == [(0, 2, 4, sizes), (1, 2, 4, sizes)]
 
 
 def test_client_is_told_what_it_did():
@@ -399,12 +400,26 @@ def test_checkpoint_keeps_every_bit(tmp_path):
         shutil.rmtree(tmp_path)
 
 
-def test_a_run_goes_on_from_a_checkpoint_with_the_same_bits(tmp_path):
-    s = setting(build("scaffold", lr=0.1)[0], nets.federation(), nets.task(), rounds=5, epochs=1, schedule=taking(0.5))
+@pytest.mark.parametrize("name", ["scaffold", "moon"])
+def test_a_run_goes_on_from_a_checkpoint_with_the_same_bits(tmp_path, name):
+    """MOON's nets have what was restored as their parameters."""
+    s = setting(build(name, lr=0.1)[0], nets.federation(), nets.task(), rounds=5, epochs=1, schedule=taking(0.5))
     straight = run(s)
     half = advance(s, advance(s, begin(s)))
     checkpoint.save(tmp_path, half, {}, {})
     assert same(run(s, checkpoint.load(tmp_path)[0]), straight)
+
+
+def test_what_is_restored_lies_in_memory_as_it_did(tmp_path):
+    """Aligned like every tensor of torch: the last bit of a matrix product may depend on it."""
+    checkpoint.save(tmp_path, some_state(), {}, {})
+    found, _, _ = checkpoint.load(tmp_path)
+    tensors = [
+        *found.server.values(),
+        *found.fresh.values(),
+        *(t for i in (0, 4, 7) for t in found.clients[i].values()),
+    ]
+    assert {tensor.data_ptr() % 64 for tensor in tensors} == {0}
 
 
 def test_only_the_last_two_checkpoints_are_kept(tmp_path):

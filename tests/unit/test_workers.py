@@ -14,7 +14,7 @@ import torch
 
 from contract import nets
 from contract.arms import CASES
-from contract.quadratic import setting
+from contract.quadratic import build, setting
 from heterobench.config.schema import Config, ScheduleFile
 from heterobench.engine.synchronous import advance, begin
 from heterobench.errors import RunError
@@ -54,17 +54,17 @@ class Fails:
     def __getattr__(self, name):
         return getattr(self._task, name)
 
-    def grad(self, theta, batch):
+    def grad(self, theta, batch, term=None):
         if os.getpid() != self._home:
             if self._how == "killed":
                 os.kill(os.getpid(), signal.SIGKILL)
             raise ValueError("this batch is cursed")
-        return self._task.grad(theta, batch)
+        return self._task.grad(theta, batch, term)
 
 
 @pytest.mark.parametrize(("how", "told"), [("error", "this batch is cursed"), ("killed", "ended unexpectedly")])
 def test_a_failing_worker_ends_the_run_with_its_reason(how, told):
-    algorithm, _ = CASES[0].build(lr=0.1) if CASES[0].name == "fedavg" else CASES[1].build(lr=0.1)
+    algorithm, _ = build("fedavg", lr=0.1)
     s = setting(algorithm, nets.federation((9, 5, 12, 7)), Fails(how), epochs=1, batch_size=4)
     workers = Workers(2)
     object.__setattr__(s, "executor", workers)
@@ -77,11 +77,10 @@ ORPHANS = """
 import os, sys, time
 sys.path.insert(0, "tests")
 from contract import nets
-from contract.arms import CASES
-from contract.quadratic import setting
+from contract.quadratic import build, setting
 from heterobench.engine.synchronous import advance, begin
 from heterobench.executor.workers import Workers
-s = setting(CASES[1].build(lr=0.1)[0], nets.federation(), nets.task(), epochs=1, batch_size=4)
+s = setting(build("fedavg", lr=0.1)[0], nets.federation(), nets.task(), epochs=1, batch_size=4)
 object.__setattr__(s, "executor", Workers(2))
 advance(s, begin(s))
 print("ready", flush=True)

@@ -82,8 +82,9 @@ class Layout:
     def decode(self, row: bytes) -> State:
         state, first = {}, 0
         for (name, dtype, shape), size in zip(self.entries, self.sizes, strict=True):
-            # a copy, which is aligned for its dtype and may be written
-            part = torch.from_numpy(np.frombuffer(row, np.uint8, size, first).copy())
+            # a copy in torch's own memory: aligned like the state that was stored, and may be written
+            part = torch.empty(size, dtype=torch.uint8)
+            part.numpy()[:] = np.frombuffer(row, np.uint8, size, first)
             state[name] = part.view(dtype).reshape(shape).to(self.device)
             first += size
         return state
@@ -389,4 +390,6 @@ class ClientStates(Mapping[int, State]):
             return cls(folder, table)
         entries = {name.removeprefix("entry/"): t for name, t in tensors.items() if name.startswith("entry/")}
         ids = tensors["ids"].tolist()
-        return cls(folder, InMemory({i: {key: rows[n] for key, rows in entries.items()} for n, i in enumerate(ids)}))
+        return cls(
+            folder, InMemory({i: {k: rows[n].clone() for k, rows in entries.items()} for n, i in enumerate(ids)})
+        )

@@ -110,7 +110,8 @@ def advance(setting: Setting, state: RunState) -> RunState:
     examples = [len(now.train[int(client)]) for client in cohort]
     up = combine([result.uplink for result in results], examples, algorithm.reduce)
     # a client without examples in this stage is one that was not sampled: it still belongs to the population
-    server = algorithm.serve(state.server, up, Info(round, len(cohort), len(federation.active)))
+    info = Info(round, len(cohort), len(federation.active), setting.task.sizes)
+    server = algorithm.serve(state.server, up, info)
     parts = _parts(setting, down, results)
     kept = {w.client: result.state for w, result in zip(work, results, strict=True) if result.state}
     return replace(
@@ -152,7 +153,8 @@ def costs(setting: Setting, state: RunState) -> dict[str, float]:
     """What the rounds so far have cost, as far as it does not depend on the machine.
 
     bytes_up, bytes_down; gradient_examples: gradients of single examples, over all clients; flops: these times the
-    operations of one, where they are known; simulated_seconds, where there is a clock.
+    operations of one, where they are known, without forward passes alone (MOON's) and what a term of the loss adds;
+    simulated_seconds, where there is a clock.
     """
     found: dict[str, float] = {
         "bytes_up": state.bytes_up,

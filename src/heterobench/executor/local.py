@@ -10,7 +10,7 @@ from torch import Tensor
 
 from heterobench.algorithm import Algorithm, Done, State, Step
 from heterobench.federation import Federation, batches
-from heterobench.task import Batch, Task
+from heterobench.task import Batch, Task, Term
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +61,7 @@ class Counted:
     """A task that counts the `examples` of the batches that it is asked a gradient of.
 
     Those of weight 0 only fill up a batch and do not count; where there are weights the count is an int64 tensor [].
+    Forward passes alone, which `features` is, are not counted.
     """
 
     def __init__(self, task: Task):
@@ -70,9 +71,9 @@ class Counted:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._task, name)
 
-    def grad(self, theta: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    def grad(self, theta: Tensor, batch: Batch, term: Term | None = None) -> tuple[Tensor, dict[str, Tensor]]:
         self.examples = self.examples + (len(batch.y) if batch.weight is None else (batch.weight > 0).sum())
-        return self._task.grad(theta, batch)
+        return self._task.grad(theta, batch, term)
 
 
 def batches_of(local: Local, work: Work) -> list[np.ndarray]:

@@ -83,7 +83,7 @@ def _bytes(local: Local, down: State, work: Work) -> tuple[int, int]:
 
     def computed(examples: int) -> int:
         with _Computed() as mode:
-            task.grad(state["theta"], pool.batch(np.zeros(examples, dtype=np.int64)))
+            local.algorithm.grad(state, pool.batch(np.zeros(examples, dtype=np.int64)), task)
         return mode.total
 
     one, two = computed(1), computed(2)

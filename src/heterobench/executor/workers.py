@@ -118,7 +118,9 @@ class Workers:
         try:
             down = _read(self._down, 0)
             while (index := self._take()) < len(cohort):
-                work = cohort[index]._replace(state=_read(self._given, index))
+                # copies: the last bit of a matrix product depends on how its operands lie in memory
+                state = {name: tensor.clone() for name, tensor in _read(self._given, index).items()}
+                work = cohort[index]._replace(state=state)
                 result = local_training(self._local, down, work)
                 _write(self._uplinks, index, result.uplink)
                 _write(self._kept, index, result.state)

@@ -5,7 +5,7 @@ rounds                       the last round
 bytes_up, bytes_down, bytes  sent by all clients, to all clients, and both, over the whole run
 seconds                      wall time of training, evaluation aside
 gradient_examples            examples whose gradient was computed, summed over clients; where the record has it
-flops                        floating point operations of training; where the record has it
+flops                        floating point operations of these gradients; where the record has it
 simulated_seconds            time on the simulated clock; where the record has it
 joules                       energy; where the record has it
 <cost>_to_target             of rounds, bytes, seconds, simulated_seconds and joules: until the target was reached
