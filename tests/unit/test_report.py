@@ -21,7 +21,7 @@ from heterobench.report import labels, latex, outputs, reading, render, sections
 from heterobench.report.aggregate import aggregate
 from heterobench.report.data import read
 from heterobench.report.index import inline, page, write_report
-from heterobench.report.sections import cost, curves, provenance, results, runs
+from heterobench.report.sections import cost, curves, provenance, results, runs, tuning
 from heterobench.report.svg import Drawings
 from heterobench.report.table import Cell, Column, Group, Row, Section, Table, number, spread
 from heterobench.report.write import write_figures, write_tables
@@ -673,15 +673,16 @@ def test_a_ledger_of_before_says_what_to_do(tmp_path):
         read(benchmark)
 
 
-def test_a_tuned_benchmark_without_its_choices_says_what_to_do(tmp_path):
+def test_a_choice_that_is_not_there_is_said_in_the_table_of_tuned_values(tmp_path):
     benchmark = make_benchmark(
         tmp_path, {"iid": "IID"}, {"fedavg": "FedAvg"}, seeds=1, tuning=Tuning(trials=2, seeds=[9])
     )
     store(make_data(benchmark))
     assert read(benchmark).tuning[benchmark.scenarios[0].name, "fedavg"]["chosen"] == 1
     outputs.tuning_file(benchmark, benchmark.scenarios[0].name, "fedavg").unlink()
-    with pytest.raises(RunError, match=r"tuning/.*/fedavg/chosen.json: no such file"):
-        read(benchmark)
+    (table,) = tuning.tables(read(benchmark))
+    assert [row.cells[0].text for _, _, row in table.bodies] == ["not there"]
+    assert any("not there" in note for note in table.notes)
 
 
 def test_every_file_is_read_once(tmp_path, monkeypatch):

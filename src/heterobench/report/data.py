@@ -115,15 +115,12 @@ def read(benchmark: Benchmark) -> ReportData:
 
 
 def read_tuning(benchmark: Benchmark) -> dict[tuple[str, str], dict[str, Any]]:
-    """(scenario, arm) -> its ``chosen.json``; raises RunError where a tuned benchmark lacks one."""
+    """(scenario, arm) -> its ``chosen.json``, of those that are there: where tuning was cut off, so are the runs."""
     if benchmark.tuning is None:
         return {}
-    found = {}
-    for scenario in benchmark.scenarios:
-        for arm in benchmark.arms:
-            path = outputs.tuning_file(benchmark, scenario.name, arm.name)
-            if not path.is_file():
-                shown = path.relative_to(benchmark.project.root)
-                raise RunError(f"{shown}: no such file; let snakemake tune {arm.name} on {scenario.name} first")
-            found[scenario.name, arm.name] = decode(read_json(path))
-    return found
+    files = {
+        (scenario.name, arm.name): outputs.tuning_file(benchmark, scenario.name, arm.name)
+        for scenario in benchmark.scenarios
+        for arm in benchmark.arms
+    }
+    return {key: decode(read_json(path)) for key, path in files.items() if path.is_file()}

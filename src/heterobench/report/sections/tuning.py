@@ -71,7 +71,7 @@ def _tuned(data: ReportData) -> Table:
     def row(scenario: Scenario, arm: Arm) -> Row:
         found = data.tuning.get((scenario.name, arm.name))
         if found is None:
-            return Row(arm.name, arm.title, tuple(Cell() for _ in COLUMNS))
+            return Row(arm.name, arm.title, (Cell(text="not there"), *(Cell() for _ in COLUMNS[1:])))
         trials = found["trials"]
         chosen, oracle = trials[found["chosen"]], trials[found["oracle"]]
         best, defaults = chosen["validation"], trials[0]["validation"]
@@ -108,6 +108,7 @@ def _tuned(data: ReportData) -> Table:
             if stopped
             else []
         ),
+        *(["not there: the trials were not finished."] if _incomplete(data) else []),
         "Personal models: the test accuracy is the mean over the clients' models.",
     )
     return Table(
@@ -118,6 +119,10 @@ def _tuned(data: ReportData) -> Table:
         tuple(section(scenario) for scenario in benchmark.scenarios),
         notes=notes,
     )
+
+
+def _incomplete(data: ReportData) -> bool:
+    return len(data.tuning) < len(data.benchmark.scenarios) * len(data.benchmark.arms)
 
 
 def _trials(data: ReportData) -> Figure:
