@@ -21,7 +21,7 @@ from heterobench.report import labels, latex, outputs, reading, render, sections
 from heterobench.report.aggregate import aggregate
 from heterobench.report.data import read
 from heterobench.report.index import inline, page, write_report
-from heterobench.report.sections import cost, curves, provenance, results, runs, tuning
+from heterobench.report.sections import cost, curves, partitions, provenance, results, runs, tuning
 from heterobench.report.svg import Drawings
 from heterobench.report.table import Cell, Column, Group, Row, Section, Table, number, spread
 from heterobench.report.write import write_figures, write_tables
@@ -864,6 +864,17 @@ def test_drawings_keep_their_lines_and_share_their_letters(tmp_path):
     sprite = str(drawings.sprite())
     assert sorted(re.findall(r'id="([^"]*)"', sprite)) == sorted(drawings.letters)
     assert Drawings().sprite() == ""
+
+
+def test_a_partition_that_was_never_drawn_has_no_picture_and_stops_nothing(tmp_path):
+    """As after a workflow that was killed early."""
+    benchmark = make_benchmark(tmp_path, {"iid": "IID", "dirichlet-0.1": "Dirichlet"}, {"fedavg": "FedAvg"}, seeds=1)
+    store(make_data(benchmark))
+    assert len(partitions.pictures(read(benchmark))) == 2
+    drawn = benchmark.scenarios[0]
+    benchmark.project.partition_manifest(drawn.dataset, "dirichlet-0.1", 0).unlink()
+    ((caption, _),) = partitions.pictures(read(benchmark))
+    assert caption.startswith("IID")
 
 
 def test_pictures_that_are_missing_or_of_another_kind_are_errors(tmp_path):

@@ -39,16 +39,23 @@ def figures(data: ReportData) -> dict[str, Any]:
 
 
 def pictures(data: ReportData) -> list[tuple[str, Path]]:
-    """(caption, file) of every partition, in the order of the scenarios."""
+    """(caption, file) of every partition, in the order of the scenarios.
+
+    A partition that has not been drawn has no picture: the workflow was cut off, and its runs are missing too.
+    """
     benchmark = data.benchmark
     result, seed = [], min(benchmark.seeds)
     for dataset, name in dict.fromkeys((s.dataset, s.partition) for s in benchmark.scenarios):
-        measured = read_json(benchmark.project.partition_manifest(dataset, name, seed))["heterogeneity"]
+        manifest = benchmark.project.partition_manifest(dataset, name, seed)
+        picture = benchmark.project.partition_picture(dataset, name)
+        if not (manifest.is_file() and picture.is_file()):
+            continue
+        measured = read_json(manifest)["heterogeneity"]
         title = next(s.partition_file.title for s in benchmark.scenarios if s.partition == name)
         caption = (
             f"{title}, {dataset}, seed {seed}: mean label distance to all data "
             f"(total variation) {measured['label_total_variation_mean']:.2f}, Gini of sizes "
             f"{measured['size_gini']:.2f}."
         )
-        result.append((caption, benchmark.project.partition_picture(dataset, name)))
+        result.append((caption, picture))
     return result
