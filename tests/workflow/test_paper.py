@@ -59,6 +59,7 @@ def test_without_latex_the_end_comes_before_any_job(root, tmp_path):
     assert not (root / "results" / "miniature").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("pdflatex"), reason="pdflatex is not installed")
 def test_the_paper_is_made_from_tables_and_figures(root):
     result = run(root, environment()["PATH"], "paper", "--cores", "2")

@@ -147,6 +147,7 @@ def test_killed_and_resumed_with_two_jobs_gives_the_same_bits(straight, tmp_path
     assert [name for name in resumed if resumed[name] != undisturbed[name]] == []
 
 
+@pytest.mark.slow
 def test_runs_that_fail_are_reported_where_that_is_wanted(tmp_path):
     """A stream of five stages cannot be divided into three rounds: every run on it fails, the others do not."""
     root = miniature(tmp_path / "failing")
