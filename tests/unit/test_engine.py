@@ -845,6 +845,20 @@ def test_fingerprint_is_hexadecimal_and_stable(copy):
     assert len(set(before.values())) == len(before)  # every algorithm and model has its own
 
 
+def test_kept_digests_are_used_and_never_believed_of_another_source(copy):
+    before = fingerprints()
+    kept = {path: path.read_text() for path in copy.rglob("*.code.json")}
+    assert {path.parent.parent / "fedavg.py" for path in kept} >= {copy / "algorithms" / "fedavg.py"}
+    fedavg = next(path for path in kept if path.name.startswith("fedavg."))
+    for broken in ("", "[1, 2", "[1, 2]", json.dumps(["0" * 64, "0" * 64, []])):
+        fedavg.write_text(broken)
+        assert fingerprints() == before
+        assert fedavg.read_text() == kept[fedavg]
+    key, _, inside = json.loads(kept[fedavg])
+    fedavg.write_text(json.dumps([key, "0" * 64, inside]))
+    assert changed(before, fingerprints()) == set(before)  # so it is read where its key holds
+
+
 def test_comments_docstrings_and_layout_do_not_count(copy):
     before = fingerprints()
     fedavg = copy / "algorithms" / "fedavg.py"

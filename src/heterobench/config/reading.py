@@ -18,7 +18,7 @@ KINDS = ("algorithms", "benchmarks", "datasets", "models", "partitions", "schedu
 def read_yaml(path: Path) -> Any:
     """YAML 1.2 (so ``1e-3`` is a number and ``no`` is a word); a key given twice is an error."""
     try:
-        return YAML(typ="safe", pure=True).load(Path(path).read_text(encoding="utf-8"))
+        return YAML(typ="safe").load(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigurationError(f"{path}: no such file") from None
     except YAMLError as error:

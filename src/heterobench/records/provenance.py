@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import hashlib
 import importlib.metadata
+import importlib.util
+import json
 import os
 import platform
 import socket
@@ -15,8 +18,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from heterobench.files import write_text
+
 PACKAGES = ("heterobench", "torch", "numpy", "safetensors")
 SOURCE = Path(__file__).parents[1]
+RULES = Path(__file__).read_bytes()  # what counts is said by this file: a change of it makes kept digests void
 
 # Modules that say where things are and how errors read, but cannot change a bit of a result.
 SILENT = ("cli", "commands", "config", "energy", "errors", "files", "project", "records", "registry", "resolve")
@@ -56,14 +62,30 @@ def _imports(tree: ast.Module) -> Iterable[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
+def _parse(source: bytes) -> tuple[str, tuple[str, ...]]:
+    """Digest of what counts of a module's source, and the modules of ours that it imports."""
+    tree = ast.parse(source)
+    inside = tuple(name for name in _imports(tree) if name.startswith("heterobench."))
+    return hashlib.sha256(ast.dump(_without_docstrings(tree)).encode()).hexdigest(), inside
+
+
 @cache
 def _parsed(module: str) -> tuple[str, tuple[str, ...]] | None:
+    """`_parse`, kept from process to process where Python keeps the module's byte code, since every job asks."""
     path = _path(module)
     if path is None:
         return None
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    inside = tuple(name for name in _imports(tree) if name.startswith("heterobench."))
-    return ast.dump(_without_docstrings(tree)), inside
+    source = path.read_bytes()
+    key = hashlib.sha256(source + RULES).hexdigest()
+    store = Path(importlib.util.cache_from_source(path)).with_suffix(".code.json")
+    with contextlib.suppress(OSError, ValueError):
+        kept, code, inside = json.loads(store.read_text(encoding="utf-8"))
+        if kept == key:
+            return code, tuple(inside)
+    code, inside = _parse(source)
+    with contextlib.suppress(OSError):  # a package that is not ours to write in, or nothing to write in any more
+        write_text(store, json.dumps([key, code, inside]))
+    return code, inside
 
 
 def fingerprint(roots: Iterable[str]) -> str:
