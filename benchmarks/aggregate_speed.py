@@ -115,10 +115,10 @@ def aggregate(root: Path) -> dict[str, float]:
     import pandas as pd
 
     from heterobench import resolve
-    from heterobench.evaluation import evaluate_records
+    from heterobench.longform import evaluate_records
     from heterobench.project import Project
     from heterobench.report.aggregate import aggregate
-    from heterobench.report.figures import curve
+    from heterobench.report.curves import curves_of
 
     imported = time.perf_counter()
     benchmark = resolve.benchmark(Project(root), NAME, "mini")
@@ -126,9 +126,9 @@ def aggregate(root: Path) -> dict[str, float]:
     read = time.perf_counter()
     summary = aggregate(pd.concat([each.evaluation for each in made.values()], ignore_index=True), benchmark)
     summarised = time.perf_counter()
-    curves = [curve(each.curves, arm.name) for each in made.values() for arm in benchmark.arms]
+    curves = [found for each in made.values() for found in curves_of(each.curves).values()]
     drawn = time.perf_counter()
-    assert all(found is not None for found in curves)
+    assert len(curves) == len(benchmark.scenarios) * len(benchmark.arms)
     return {
         "imports": imported - began,
         "records to frames": read - imported,

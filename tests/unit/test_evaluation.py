@@ -21,8 +21,9 @@ from heterobench.data.dataset import open_dataset
 from heterobench.data.fetch import fetch
 from heterobench.data.prepare import prepare
 from heterobench.errors import ConfigurationError
-from heterobench.evaluation import evaluate_records, evaluate_scenario, write_evaluation
+from heterobench.evaluation import evaluate_scenario, write_evaluation
 from heterobench.files import file_digest, read_json, write_json
+from heterobench.longform import evaluate_records
 from heterobench.measures import coherence, reading
 from heterobench.measures.context import EvaluatedModel, EvaluationData
 from heterobench.metrics import calibration

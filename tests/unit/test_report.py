@@ -721,17 +721,18 @@ def test_revisions_are_those_of_finished_runs(benchmark, frames):
 
 
 def test_curve_is_the_mean_with_its_interval(benchmark, frames):
-    from heterobench.report.figures import curve
+    from heterobench.report.curves import curves_of
 
     frame = frames[1][frames[1]["scenario"] == benchmark.scenarios[0].name]
-    made = curve(frame, "scaffold")
+    found = curves_of(frame)
+    made = found["scaffold"]
     seven = frame[(frame["arm"] == "scaffold") & (frame["metric"] == "test_accuracy") & (frame["round"] == 7)]
     expected = mean_interval(100 * seven["value"])
     assert (made.mean[6], made.low[6], made.high[6]) == pytest.approx(expected[:3], rel=1e-12)
     assert made.megabytes[6] == pytest.approx(7 * 2 * 2 * 0.19)
     assert made.seconds[6] == pytest.approx(7 * (1.5 + 0.1 * 2))
-    assert np.isnan(curve(frame, "centralised").seconds).all()
-    assert curve(frame, "local-only") is None
+    assert np.isnan(found["centralised"].seconds).all()
+    assert "local-only" not in found
 
 
 def test_curves_over_time_need_a_clock(tmp_path):
@@ -742,14 +743,14 @@ def test_curves_over_time_need_a_clock(tmp_path):
 
 
 def test_no_mean_is_drawn_where_a_seed_diverged(benchmark, frames):
-    from heterobench.report.figures import curve
+    from heterobench.report.curves import curves_of
 
     frame = frames[1][frames[1]["scenario"] == benchmark.scenarios[0].name].copy()
     bad = (
         (frame["arm"] == "fedavg") & (frame["seed"] == 2) & (frame["round"] > 10) & (frame["metric"] == "test_accuracy")
     )
     frame.loc[bad, "value"] = math.nan
-    made = curve(frame, "fedavg")
+    made = curves_of(frame)["fedavg"]
     assert np.isfinite(made.mean[:10]).all()
     assert np.isnan(made.mean[10:]).all()
 

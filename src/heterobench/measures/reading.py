@@ -155,9 +155,11 @@ def _parsed(line: str) -> Any:
 
 
 def _stream(rounds: list[int], rows: list[dict[str, Any] | None], name: str, problems: list[str]) -> Stream:
-    at, names = np.array(rounds, dtype=np.int64), sorted(set().union(*map(_keys, rows)))
-    if names and all(_keys(row) == set(names) for row in rows):
-        table = [tuple(row[key] for key in names) for row in rows]
+    at, first = np.array(rounds, dtype=np.int64), _keys(rows[0]) if rows else set()
+    same = all(_keys(row) == first for row in rows)
+    names = sorted(first if same else set().union(*map(_keys, rows)))
+    if names and same:
+        table = [[row[key] for key in names] for row in rows]
         if not any(None in line for line in table):
             with contextlib.suppress(TypeError, ValueError):  # not all are numbers: column by column tells which
                 return Stream(at, dict(zip(names, np.array(table, dtype=np.float64).T.copy(), strict=True)))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,8 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from heterobench.files import atomic
 from heterobench.report import labels
+from heterobench.report.curves import curves_of
 from heterobench.resolve import Benchmark, Scenario
-from heterobench.stats.intervals import mean_interval
 
 # Okabe and Ito (2008), "Color Universal Design", without yellow, which is too light for a line; black is
 # FedAvg's. Colours and dashes go round at different lengths (6 and 4), so that 12 methods differ and
@@ -54,49 +53,6 @@ STYLE = {
     "svg.fonttype": "path",
     "pdf.fonttype": 42,
 }
-
-
-@dataclass(frozen=True)
-class Curve:
-    """Mean over seeds of one arm in one scenario, in % or as it is stored.
-
-    `rounds`, `megabytes` (up and down, over all clients since the start), `seconds` (on the simulated clock, NaN
-    where there is none), `mean`, `low`, `high`: [T]. A NaN in `mean` stands where a seed's value is not finite: no mean
-    is drawn over the seeds that are left.
-    """
-
-    rounds: np.ndarray
-    megabytes: np.ndarray
-    seconds: np.ndarray
-    mean: np.ndarray
-    low: np.ndarray
-    high: np.ndarray
-    seeds: int
-
-
-def curve(frame: pd.DataFrame, arm: str, metric: str = "test_accuracy", scale: float = 100) -> Curve | None:
-    """Curve of an arm from the long-form curves of one scenario; None where the arm has no such metric."""
-    of = frame[frame["arm"] == arm]
-    table = of[of["metric"] == metric].pivot(index="round", columns="seed", values="value").sort_index()
-    if table.empty:
-        return None
-    sent = of[of["metric"].isin(("bytes_up", "bytes_down"))]
-    sent = sent.groupby(["round", "seed"])["value"].sum().groupby("round").mean()
-    spent = of[of["metric"] == "simulated_seconds"].groupby("round")["value"].mean()
-    rows = [mean_interval(row) for row in table.to_numpy() * scale]
-    whole = [row.n_finite == table.shape[1] for row in rows]
-    pick = lambda key: np.array(  # noqa: E731
-        [getattr(row, key) if ok else math.nan for row, ok in zip(rows, whole, strict=True)]
-    )
-    return Curve(
-        table.index.to_numpy(float),
-        sent.reindex(table.index).to_numpy(float) / 1e6,
-        spent.reindex(table.index).to_numpy(float),
-        pick("mean"),
-        pick("low"),
-        pick("high"),
-        table.shape[1],
-    )
 
 
 def styles(benchmark: Benchmark) -> dict[str, dict]:
@@ -135,9 +91,9 @@ def along(benchmark: Benchmark, curves: Mapping[str, pd.DataFrame], metric: str,
     look, base = styles(benchmark), labels.baseline(benchmark).name
 
     def draw(ax, scenario: Scenario) -> None:
+        found = curves_of(curves[scenario.name], metric, scale=1)
         for arm in labels.methods(benchmark) + labels.references(benchmark):
-            made = curve(curves[scenario.name], arm.name, metric, scale=1)
-            if made is None:
+            if (made := found.get(arm.name)) is None:
                 continue
             style = look[arm.name] | {"zorder": 3 if arm.name == base else 2.5}
             low = np.maximum(made.low, made.mean / 10)  # an interval may reach below zero, which the axis lacks
@@ -248,11 +204,10 @@ def save(figure: Figure, path: Path) -> None:
 def _draw(ax, benchmark: Benchmark, scenario: Scenario, frame: pd.DataFrame, levels: dict, axis: str) -> list:
     """Draw all arms; return (arm, last x, last y, style) of each; last x is NaN where a run diverged."""
     look, ends, flat = styles(benchmark), [], []
-    base = labels.baseline(benchmark).name
+    base, found = labels.baseline(benchmark).name, curves_of(frame)
     for arm in labels.methods(benchmark) + labels.references(benchmark):
         style = look[arm.name] | {"zorder": 3 if arm.name == base else 2.5, "label": arm.title}
-        made = curve(frame, arm.name)
-        if made is None:
+        if (made := found.get(arm.name)) is None:
             if math.isfinite(level := levels.get((scenario.name, arm.name), math.nan)):
                 flat.append((arm, 100 * level, style))
             continue

@@ -16,8 +16,8 @@ import pandas as pd
 
 from heterobench.files import write_json, write_text
 from heterobench.report import outputs
+from heterobench.report.curves import Curve, curves_of
 from heterobench.report.data import ReportData
-from heterobench.report.figures import curve
 
 # Name in the file -> (selection, metric, column) of the summary. Wall times are not here: they are the machine's.
 SHOWN = {
@@ -46,14 +46,8 @@ def metrics(summary: pd.DataFrame, scenario: str, arm: str) -> dict[str, float]:
     return {name: value for name, value in found.items() if math.isfinite(value)}
 
 
-def curve_csv(frame: pd.DataFrame, arm: str) -> str | None:
-    """Columns round and test_accuracy (mean over seeds, 0..1) of an arm; None where it has no global test accuracy.
-
-    Rounds in which a seed's value is not finite are left out.
-    """
-    found = curve(frame, arm, "test_accuracy", scale=1)
-    if found is None:
-        return None
+def curve_csv(found: Curve) -> str:
+    """Columns round and test_accuracy (mean over seeds, 0..1), without rounds where a value is not finite."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["round", "test_accuracy"])
@@ -70,8 +64,9 @@ def write_scores(data: ReportData) -> None:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
     for scenario in benchmark.scenarios:
+        found = curves_of(data.curves[scenario.name], scale=1)
         for arm in benchmark.arms:
             place = f"{scenario.name}/{arm.name}"
             write_json(folders[0] / f"{place}.json", metrics(data.summary, scenario.name, arm.name))
-            if (text := curve_csv(data.curves[scenario.name], arm.name)) is not None:
-                write_text(folders[1] / f"{place}.csv", text)
+            if arm.name in found:  # an arm without a global test has no curve
+                write_text(folders[1] / f"{place}.csv", curve_csv(found[arm.name]))
