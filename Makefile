@@ -25,7 +25,7 @@ paper: env
 	snakemake paper $(ARGS)
 
 test: env
-	python -m pytest -m "not slow" -n 2 --dist loadgroup $(ARGS)
+	python -m pytest -m "not slow" -n 2 --dist loadgroup --no-loadscope-reorder $(ARGS)
 
 test-slow: env
 	python -m pytest -m slow $(ARGS)

@@ -78,19 +78,19 @@ def settled(s: Setting, clients: int, rounds: int) -> np.ndarray:
 @every
 def test_quadratic_federation_ends_where_theory_says(case):
     """Different minimisers and curvatures, 5 exact local steps: the optimum, or the known biased point."""
-    problem = Quadratics.draw()
+    problem = Quadratics.draw(clients=5)
     algorithm, hp = calm(case)
-    found = settled(setting(algorithm, problem.federation()), 10, 600)
-    assert_settled(case, found, expected(case, problem, algorithm, hp, np.full(10, 5)))
+    found = settled(setting(algorithm, problem.federation()), 5, 600)
+    assert_settled(case, found, expected(case, problem, algorithm, hp, np.full(5, 5)))
 
 
 @every
 def test_quadratic_federation_with_unequal_local_work(case):
     """1 to 4 examples in batches of one: clients differ in weight and in number of local steps."""
-    problem = Quadratics.draw(unequal=True)
+    problem = Quadratics.draw(clients=5, unequal=True)
     algorithm, hp = calm(case)
     batch = 10**6 if "pooled" in algorithm.tags else 1  # pooled single examples would be noisy SGD
-    found = settled(setting(algorithm, problem.federation(), epochs=2, batch_size=batch), 10, 800)
+    found = settled(setting(algorithm, problem.federation(), epochs=2, batch_size=batch), 5, 800)
     assert_settled(case, found, expected(case, problem, algorithm, hp, 2 * problem.n))
 
 
@@ -154,7 +154,7 @@ def test_neutral_setting_is_fedavg(name):
 
 @every
 def test_relabelling_the_clients_changes_nothing(case):
-    problem = Quadratics.draw(unequal=True)
+    problem = Quadratics.draw(clients=5, unequal=True)
     order = np.random.default_rng(1).permutation(10)
     other = Quadratics(problem.a[order], problem.b[order], problem.n[order])
     algorithm, _ = calm(case)

@@ -117,6 +117,7 @@ def test_a_mistake_in_a_parameter_file_stops_before_any_job(straight):
     assert "Traceback" not in output
 
 
+@pytest.mark.slow  # two minutes; runs that are killed are tested in test_client_states.py as well
 def test_killed_and_resumed_with_two_jobs_gives_the_same_bits(straight, tmp_path):
     """SIGKILL to the workflow and its jobs while they train; run again: the straight run's bits."""
     root = miniature(tmp_path / "killed")
