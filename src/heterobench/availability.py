@@ -59,7 +59,10 @@ class Attendance:
         self._kept: tuple[int, np.ndarray] | None = None
 
     def __call__(self, round: int) -> np.ndarray:
-        return {"bernoulli": self._bernoulli, "markov": self._markov, "cyclic": self._cyclic}[self.rule.pattern](round)
+        by_name = {"bernoulli": self._bernoulli, "markov": self._markov, "cyclic": self._cyclic}
+        there = by_name[self.rule.pattern](round)
+        there.flags.writeable = False  # it may be the state that a chain goes on from
+        return there
 
     def _uniform(self, round: int) -> np.ndarray:
         return keyed.generator(self.seed, "availability", round).random(len(self.rates))
