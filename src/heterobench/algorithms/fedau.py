@@ -11,8 +11,8 @@ without it; counting begins at round 0.
 Gaps cover all rounds up to the last one in which the client came, so their sum is that round's number (from 1), and
 the client keeps two numbers: `rounds` covered and `gaps` recorded. After `absent` rounds floor(absent / K) gaps of K
 rounds have been cut off in the meantime; that of this round is recorded after its update.
-Deviation: omega_n is sent inside omega_n Delta_n (as in the paper), but local step sizes follow the table's rule, not
-the halving of the authors' code. Its baseline that averages over all N without weights is K = 1.
+Deviation: local steps are the table's epochs and step sizes; the authors' code takes the same number of full mini-
+batches from everybody and halves the step size late. Its baseline that averages over all N without weights is K = 1.
 """
 
 from __future__ import annotations
