@@ -36,10 +36,11 @@ class Step(NamedTuple):
 
 
 class Done(NamedTuple):
-    """What a client really did in a round: number of `steps`, and the sum of their step sizes."""
+    """What a client really did in a `round` (from 0): number of `steps`, and the sum of their step sizes."""
 
     steps: int
     lr_sum: float
+    round: int = 0
 
 
 class Info(NamedTuple):

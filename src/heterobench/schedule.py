@@ -13,7 +13,7 @@ et al., "FedScale: Benchmarking Model and System Performance of Federated Learni
 2105.11367: examples x time of one, plus bytes / bandwidth). Each client has one speed and two links for the whole run:
 median x exp(sigma z), z standard normal, independent of each other and of its data. Links are not shared, messages and
 computation do not overlap, nobody drops out. The speed is that of an example, whatever the net: seconds of two methods
-on one scenario compare, those of two nets do not.
+on one scenario compare, those of two nets do not. A round in which nobody is there costs the server's time alone.
 """
 
 from __future__ import annotations
@@ -26,14 +26,20 @@ from typing import NamedTuple
 import numpy as np
 
 from heterobench import keyed
+from heterobench.availability import Attendance
 from heterobench.config.schema import Clock, ScheduleFile
 
 
-def cohort(schedule: ScheduleFile, seed: int, round: int, active: np.ndarray) -> np.ndarray:
+def cohort(
+    schedule: ScheduleFile, seed: int, round: int, active: np.ndarray, attendance: Attendance | None = None
+) -> np.ndarray:
     """Ids of the participants, ascending: max(round(C N), 1) of the `active` [N], without replacement.
 
     Source: McMahan et al. 2017, Algorithm 1. With participation 1 everybody takes part and nothing is drawn.
+    Where there is an `attendance`, those of the active that are there, which may be nobody.
     """
+    if attendance is not None:
+        return active[attendance(round)[active]]
     size = max(int(np.floor(schedule.participation * len(active) + 0.5)), 1)
     if size >= len(active):
         return active
@@ -49,6 +55,12 @@ def epochs(schedule: ScheduleFile, seed: int, round: int, client: int, full: int
         return full
     generator = keyed.generator(seed, "stragglers", round, client)
     return int(generator.integers(1, full)) if generator.random() < schedule.stragglers else full
+
+
+def share(schedule: ScheduleFile, seed: int, round: int, client: int) -> float:
+    """Share of its local steps that a client does: uniform in the range of `local_work`, or 1 without one."""
+    work = schedule.local_work
+    return keyed.generator(seed, "local work", round, client).uniform(work.min, work.max) if work else 1.0
 
 
 class Device(NamedTuple):
@@ -86,9 +98,12 @@ def device(clock: Clock, seed: int, client: int) -> Device:
 
 
 def seconds(clock: Clock, seed: int, cohort: Iterable[int], parts: Iterable[Part]) -> float:
-    """How long a round takes (see the module); the server has work where something was sent up."""
+    """How long a round takes (see the module).
+
+    The server has work where something was sent up, and where nobody was there.
+    """
     spread, parts, slowest = _spread(clock), list(parts), 0.0
     for client, part in zip(cohort, parts, strict=True):
         own = _device(seed, int(client), spread)
         slowest = max(slowest, part.down / own.down + part.examples / own.examples + part.up / own.up)
-    return slowest + (clock.server_seconds if any(part.up for part in parts) else 0.0)
+    return slowest + (clock.server_seconds if not parts or any(part.up for part in parts) else 0.0)

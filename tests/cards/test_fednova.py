@@ -9,38 +9,16 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from contract.linear import LinearTask, linear
 from contract.quadratic import DIMENSIONS, Quadratics, build, run, setting
 from heterobench.algorithms.fednova import accumulated_weight
 from heterobench.config.schema import ScheduleFile
 from heterobench.engine.synchronous import RunState, advance
-from heterobench.federation import Examples, Federation
 from heterobench.schedule import epochs
 
 STRAGGLERS = ScheduleFile(title="all straggle", stragglers=1.0)
 SOLVERS = {"plain": {}, "momentum": {"momentum": 0.9}, "proximal": {"mu": 0.5}}
 solvers = pytest.mark.parametrize("solver", SOLVERS)
-
-
-class LinearTask:
-    """The gradient of a batch is the mean of its rows x [B, d], wherever theta is."""
-
-    device = torch.device("cpu")
-    sizes = (DIMENSIONS,)
-
-    def init(self, seed):
-        return torch.zeros(DIMENSIONS, dtype=torch.float64)
-
-    def grad(self, theta, batch, term=None):
-        g = batch.x.mean(0)
-        return g, {"loss": g @ theta}
-
-
-def linear(gradients, sizes) -> Federation:
-    """Client i holds sizes[i] copies of gradients[i] [d]."""
-    x = torch.from_numpy(np.repeat(gradients, sizes, axis=0))
-    pool = Examples(x, torch.zeros(len(x), dtype=torch.int64))
-    rows = np.split(np.arange(len(x)), np.cumsum(sizes)[:-1])
-    return Federation(pool, rows, rows, rows, pool)
 
 
 def one_round(algorithm, federation, theta, task=None, round=0, **more):

@@ -66,3 +66,10 @@ def rounds(setting: Setting, count: int, state: RunState | None = None):
     for _ in range(count):
         state = advance(setting, state)
         yield state
+
+
+def attending(setting: Setting, pattern) -> Setting:
+    """The setting with `pattern` [rounds, clients] of who is there, which begins anew after its last round."""
+    pattern = np.asarray(pattern, bool)
+    setting.__dict__["attendance"] = lambda round: pattern[round % len(pattern)]  # a cached property, filled by hand
+    return setting

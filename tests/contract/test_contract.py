@@ -40,6 +40,7 @@ CALM = {
     "diloco": diloco.PLAIN,
 }
 RATE = 0.05
+NORMALISED = ("anarchic-fl", "fedavg-m", "fednova")  # updates are divided by numbers of steps
 
 
 def calm(case):
@@ -56,7 +57,7 @@ def expected(case, problem: Quadratics, algorithm, hp, steps: np.ndarray) -> np.
         return problem.sharp_optimum(weighting, rho) if rho else problem.optimum(weighting)
     mu = hp.mu if isinstance(hp, fedprox.HyperParameters) else 0.0
     rate = RATE * hp.beta if case.algorithm == "fedavg-m" else RATE  # at its fixed point the momentum is zero
-    return problem.fixed_point(weighting, rate, steps, mu, case.algorithm in ("fednova", "fedavg-m"))
+    return problem.fixed_point(weighting, rate, steps, mu, case.algorithm in NORMALISED)
 
 
 def assert_settled(case, found: np.ndarray, point: np.ndarray) -> None:

@@ -74,8 +74,12 @@ def _published(project: Project) -> tuple[list[str], list[list[str]]]:
 
 def _schedules(project: Project) -> tuple[list[str], list[list[str]]]:
     files = {name: load(project, "schedules", name, ScheduleFile) for name in names(project, "schedules")}
-    rows = [[name, f.title, f"{f.participation:g}", f"{f.stragglers:g}"] for name, f in files.items()]
-    return ["name", "title", "participation", "stragglers"], rows
+    rows = []
+    for name, f in files.items():
+        availability = f"{f.availability.pattern}, {f.availability.mean:g}" if f.availability else ""
+        work = f"{f.local_work.min:g} to {f.local_work.max:g}" if f.local_work else ""
+        rows.append([name, f.title, f"{f.participation:g}", availability, f"{f.stragglers:g}", work])
+    return ["name", "title", "participation", "availability", "stragglers", "local work"], rows
 
 
 def _benchmarks(project: Project) -> tuple[list[str], list[list[str]]]:

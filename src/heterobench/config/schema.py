@@ -90,6 +90,49 @@ class Clock(Strict):
     server_seconds: float = Field(0.0, ge=0, description="the server's own time in a round")
 
 
+class ByLabel(Strict):
+    """Rates that follow the labels: clients with some classes come more often than those with others."""
+
+    alpha: float = Field(gt=0, description="of the Dirichlet draw of the classes' weights; small: few classes matter")
+    minimum: float = Field(gt=0, le=1, description="least rate of a client")
+
+
+class Availability(Strict):
+    """Who is there, by a pattern over time (`heterobench.availability` states each)."""
+
+    pattern: Literal["bernoulli", "markov", "cyclic"]
+    mean: float = Field(gt=0, le=1, description="rate: the share of the rounds in which a client is there")
+    by_label: ByLabel | None = Field(None, description="left out: every client has the rate `mean`")
+    transition: float | None = Field(None, gt=0, le=1, description="markov: probability that an absent client comes")
+    period: int | None = Field(None, ge=2, description="cyclic: rounds of a cycle")
+
+    @model_validator(mode="after")
+    def _keys_of_the_pattern(self):
+        for key, pattern in (("transition", "markov"), ("period", "cyclic")):
+            value = getattr(self, key)
+            if self.pattern == pattern and value is None:
+                raise ValueError(f"{key}: pattern: {pattern} needs it")
+            if self.pattern != pattern and value is not None:
+                raise ValueError(f"{key}: allowed with pattern: {pattern} alone (found {value} with {self.pattern})")
+        if self.by_label and self.by_label.minimum > self.mean:
+            found = f"found {self.by_label.minimum:g} and {self.mean:g}"
+            raise ValueError(f"by_label.minimum: must be at most mean ({found})")
+        return self
+
+
+class LocalWork(Strict):
+    """Share of its local steps that a client does in a round: uniform from `min` to `max`, at least one step."""
+
+    min: float = Field(gt=0, le=1)
+    max: float = Field(1.0, gt=0, le=1)
+
+    @model_validator(mode="after")
+    def _in_order(self):
+        if self.min > self.max:
+            raise ValueError(f"min must be at most max (found {self.min:g} and {self.max:g})")
+        return self
+
+
 class ScheduleFile(Strict):
     """Who takes part in a round, how much of the local work each client finishes, and how long that takes."""
 
@@ -98,7 +141,22 @@ class ScheduleFile(Strict):
     stragglers: Share = Field(
         0.0, description="share of a cohort that finishes a uniform number of epochs below the full one"
     )
+    availability: Availability | None = Field(
+        None, description="a pattern says who is there, and all who are there take part; not beside `participation`"
+    )
+    local_work: LocalWork | None = Field(None, description="left out: all steps; not beside `stragglers`")
     clock: Clock | None = Field(None, description="left out: nothing is said about time on real devices")
+
+    @model_validator(mode="after")
+    def _one_rule_each(self):
+        if self.availability and self.participation < 1:
+            raise ValueError(
+                f"availability: allowed with participation: 1 alone, which samples nobody out "
+                f"(found participation: {self.participation:g})"
+            )
+        if self.local_work and self.stragglers:
+            raise ValueError(f"local_work: allowed with stragglers: 0 alone (found stragglers: {self.stragglers:g})")
+        return self
 
 
 class Budget(Strict):

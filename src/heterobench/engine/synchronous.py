@@ -14,6 +14,7 @@ import numpy as np
 
 from heterobench import schedule as schedules
 from heterobench.algorithm import Algorithm, Info, State
+from heterobench.availability import Attendance, rates
 from heterobench.channel import COUNT_BYTES, size
 from heterobench.combine import combine
 from heterobench.config.schema import Budget, Clock, ScheduleFile
@@ -40,6 +41,9 @@ class Setting:
     def __post_init__(self) -> None:
         if "pooled" in self.algorithm.tags:
             object.__setattr__(self, "federation", self.federation.pooled())
+            # one place that has all the data is always there and does all its work
+            always = self.schedule.model_copy(update={"availability": None, "local_work": None})
+            object.__setattr__(self, "schedule", always)
         stages = self.federation.stages
         if len(stages) > 1 and self.budget.rounds < len(stages):
             raise RunError(
@@ -55,6 +59,14 @@ class Setting:
     def clock(self) -> Clock | None:
         """Of the simulated devices; None also where the data are brought together, for then there are none."""
         return None if "pooled" in self.algorithm.tags else self.schedule.clock
+
+    @cached_property
+    def attendance(self) -> Attendance | None:
+        """Who is there in each round; None where the schedule has no such pattern."""
+        if (rule := self.schedule.availability) is None:
+            return None
+        labels = self.federation.pool.y.cpu().numpy()
+        return Attendance(rule, self.seed, rates(rule, self.seed, self.federation.train, labels))
 
     @cached_property
     def flops(self) -> int | None:
@@ -74,7 +86,7 @@ class RunState:
 
     `clients` holds the states of the clients that have taken part; the others still have `fresh`, the state that
     every client starts with. What was counted is the sum over all clients and rounds so far; `simulated_seconds` stay 0
-    without a clock.
+    without a clock. `train_loss` is that of the last round, NaN where nobody took part in it.
     """
 
     round: int
@@ -99,10 +111,13 @@ def begin(setting: Setting, folder: Path | None = None) -> RunState:
 
 
 def advance(setting: Setting, state: RunState) -> RunState:
-    """One round: cohort, downlink, local training, uplinks, server."""
+    """One round: cohort, downlink, local training, uplinks, server. Where nobody is there only time passes."""
     algorithm, federation, seed, round = setting.algorithm, setting.federation, setting.seed, state.round
     now = federation.at(round, setting.budget.rounds)
-    cohort = schedules.cohort(setting.schedule, seed, round, now.active)
+    cohort = schedules.cohort(setting.schedule, seed, round, now.active, setting.attendance)
+    if not len(cohort):
+        idle = state.simulated_seconds + _seconds(setting, cohort, [])
+        return replace(state, round=round + 1, simulated_seconds=idle, train_loss=float("nan"))
     down = algorithm.downlink(state.server)
     work = [_work(setting, state, int(client)) for client in cohort]
     results = setting.executor.run(setting.local, down, work)
@@ -130,7 +145,8 @@ def advance(setting: Setting, state: RunState) -> RunState:
 def _work(setting: Setting, state: RunState, client: int) -> Work:
     round = state.round
     epochs = schedules.epochs(setting.schedule, setting.seed, round, client, setting.budget.local_epochs)
-    return Work(client, round, epochs, setting.algorithm.lr(round), state.client(client))
+    share = schedules.share(setting.schedule, setting.seed, round, client)
+    return Work(client, round, epochs, setting.algorithm.lr(round), state.client(client), share)
 
 
 def _parts(setting: Setting, down: State, results: list[Result]) -> list[schedules.Part]:
@@ -146,6 +162,8 @@ def _parts(setting: Setting, down: State, results: list[Result]) -> list[schedul
 
 def _seconds(setting: Setting, cohort: np.ndarray, parts: list[schedules.Part]) -> float:
     """How long the round takes on the simulated clock."""
+    if not len(cohort) and "silent" in setting.algorithm.tags:  # there is no server that could wait
+        return 0.0
     return schedules.seconds(setting.clock, setting.seed, cohort, parts) if setting.clock else 0.0
 
 

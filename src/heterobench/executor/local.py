@@ -26,13 +26,17 @@ class Local:
 
 
 class Work(NamedTuple):
-    """One client's part in a round: its state, its number of epochs and its step size `lr`."""
+    """One client's part in a round: its state, its number of epochs and its step size `lr`.
+
+    `share` of the mini-batches of these epochs are done, at least one.
+    """
 
     client: int
     round: int
     epochs: int
     lr: float
     state: State
+    share: float = 1.0
 
 
 class Result(NamedTuple):
@@ -79,7 +83,8 @@ class Counted:
 def batches_of(local: Local, work: Work) -> list[np.ndarray]:
     """The mini-batches of this work: indices into the pool, decided by (seed, round, client) alone."""
     rows = np.asarray(local.federation.at(work.round, local.rounds).train[work.client])
-    return batches(local.seed, work.round, work.client, rows, work.epochs, local.batch_size)
+    whole = batches(local.seed, work.round, work.client, rows, work.epochs, local.batch_size)
+    return whole[: max(int(work.share * len(whole) + 0.5), 1)]
 
 
 def local_training(local: Local, down: State, work: Work) -> Result:
@@ -92,5 +97,5 @@ def local_training(local: Local, down: State, work: Work) -> Result:
         state = algorithm.step(state, g, Step(steps, work.lr))
         loss = loss + aux["loss"]
         steps += 1
-    uplink, kept = algorithm.finish(state, down, work.state, Done(steps, steps * work.lr))
+    uplink, kept = algorithm.finish(state, down, work.state, Done(steps, steps * work.lr, work.round))
     return Result(uplink, kept, float(loss) / steps, int(task.examples))

@@ -101,6 +101,6 @@ def _train(stack: Stack, down: State, cohort: list[Work], plans: list[Plan]) -> 
     counts = zip(cohort, stack.losses.tolist(), stack.examples.tolist(), strict=False)
     for client, (work, loss, examples) in enumerate(counts):
         steps = len(plans[client])
-        uplink, kept = algorithm.finish(ended[client], down, work.state, Done(steps, steps * lr))
+        uplink, kept = algorithm.finish(ended[client], down, work.state, Done(steps, steps * lr, work.round))
         results.append(Result(uplink, kept, loss / steps, examples))
     return results
