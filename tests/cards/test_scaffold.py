@@ -216,15 +216,49 @@ def test_traffic_is_twice_that_of_fedavg():
 @pytest.mark.parametrize(
     ("settings", "key"),
     [
-        ({"momentum": 0.9}, "momentum"),
-        ({"weighting": "weighted"}, "weighting"),
+        ({"momentum": 1.0}, "momentum"),
+        ({"weighting": "median"}, "weighting"),
         ({"option": "I"}, "unknown key 'option'"),
     ],
 )
 def test_what_is_not_offered_is_refused(settings, key):
-    """Declared deviations: no local momentum (option II), the uniform mean only, option I not offered."""
+    """Option I, among other things."""
     with pytest.raises(ValidationError, match=key):
         build("scaffold", **settings)
+
+
+def test_beside_momentum_the_correction_stands_outside_of_it():
+    """One client's path by hand: v <- rho v + g, y <- y - lr (v + c - c_i), and option II on that path."""
+    lr, rho, problem = 0.1, 0.9, Quadratics.draw(clients=2)
+    s = setting(build("scaffold", lr=lr, momentum=rho)[0], problem.federation(), epochs=4, rounds=2)
+    c, own = np.zeros(DIMENSIONS), np.zeros((2, DIMENSIONS))
+    x = begin(s).server["theta"].numpy()
+    for _ in range(2):
+        ends, before = [], own.copy()
+        for i in range(2):
+            y, v = x.copy(), np.zeros(DIMENSIONS)
+            for _ in range(4):
+                v = rho * v + problem.a[i] * (y - problem.b[i])
+                y = y - lr * (v + c - before[i])
+            own[i] = before[i] - c + (x - y) / (4 * lr)
+            ends.append(y)
+        x, c = np.mean(ends, axis=0), c + (own - before).mean(axis=0)
+    found = run(s)
+    np.testing.assert_allclose(found.server["theta"], x, rtol=1e-12)
+    np.testing.assert_allclose(found.server["c"], c, rtol=1e-10)
+
+
+def test_weighted_means_are_of_the_models_alone():
+    """The variates stay what they are: c is the mean of all c_i whatever the weights."""
+    task, federation = exact_net(), exact_federation()
+    found = [run(setting(build("scaffold", weighting=w)[0], federation, task)) for w in ("uniform", "weighted")]
+    for state in found:
+        np.testing.assert_allclose(state.server["c"], mean_variate(state, len(SIZES)), atol=1e-14)
+    assert not torch.equal(found[0].server["theta"], found[1].server["theta"])
+    # c was 0, so dy_i = -(sum of the step sizes) c_i
+    n = np.array([len(rows) for rows in federation.train])
+    dy = sum(w * -5 * 0.1 * found[1].client(i)["c"] for i, w in enumerate(n / n.sum()))
+    torch.testing.assert_close(found[1].server["theta"], task.init(0) + dy, rtol=1e-10, atol=1e-12)
 
 
 # the oracle has teeth -----------------------------------------------------------------------------------------------

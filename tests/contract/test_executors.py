@@ -109,6 +109,14 @@ def test_small_net(case, executor, dtype):
     assert_same(outcome(s, executor), run(s), TOLERANCE[dtype])
 
 
+@each
+def test_a_step_that_adds_to_the_optimisers(executor):
+    """SCAFFOLD's correction beside momentum, which no parameter file asks for."""
+    algorithm, _ = build("scaffold", lr=0.05, momentum=0.9, weighting="weighted")
+    s = setting(algorithm, noisy_quadratics(), rounds=4, epochs=3, batch_size=3, schedule=PARTIAL)
+    assert_same(outcome(s, executor), run(s), 1e-10)
+
+
 @pytest.mark.parametrize(
     "model",
     [

@@ -207,8 +207,8 @@ MISTAKES = {
     "refused momentum": (
         FILE,
         "fedprox",
-        "{algorithm: scaffold, hyperparameters: {momentum: 0.9}}",
-        [T, S, "scaffold on", "momentum", "should be 0", "found 0.9"],
+        "{algorithm: feddyn, hyperparameters: {momentum: 0.9}}",
+        [T, S, "feddyn on", "momentum", "should be 0", "found 0.9"],
     ),
     "algorithm twice": (FILE, "fedprox", "fedavg", [T, S, "algorithm listed twice: fedavg"]),
     "scenario twice": (FILE, "[iid", "[iid, iid", [T, S, "scenario listed twice: digits.iid.mlp.full"]),

@@ -6,6 +6,7 @@ import json
 import shutil
 import tarfile
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from heterobench.data.readers.idx import idx_array
 from heterobench.data.schema import DatasetFile, load_dataset_file
 from heterobench.data.versioned import stage_of, staged
 from heterobench.errors import ConfigurationError, DataError
+from heterobench.federation import Examples
 from heterobench.files import file_digest
 from heterobench.project import Project
 
@@ -254,6 +256,19 @@ def test_prepared_arrays_are_what_the_files_hold(project):
         assert isinstance(x, np.memmap)
         assert not x.flags.writeable
         assert data.manifest["counts"][split] == [y.tolist().count(label) for label in range(3)]
+
+
+def test_a_net_may_ask_for_pixels_in_the_unit_interval(project):
+    fetch(project, "tiny")
+    prepare(project, "tiny")
+    data = open_dataset(project, "tiny")
+    assert data.seen("standardised") is data
+    raw = data.seen("unit interval")
+    seen = Examples.normalised(raw.train_x, raw.train_y, raw.mean, raw.std, raw.maximum, "cpu").x
+    np.testing.assert_allclose(seen, np.array(data.train_x, np.float32) / 2, rtol=1e-6)
+    assert raw.hash == data.hash
+    with pytest.raises(ConfigurationError, match=r"tiny: inputs: 'unit interval' .* kind tokens .* 'standardised'"):
+        replace(data, kind="tokens", maximum=None).seen("unit interval")
 
 
 def test_prepare_twice_gives_the_same_bytes(project):

@@ -289,6 +289,34 @@ def test_a_setting_that_differs_is_named(project, file, old, new, words):
     assert verdict(results(table(project))) == f"not comparable: {words}"
 
 
+def test_a_net_that_sees_pixels_in_the_unit_interval_is_the_net_that_its_file_names(project):
+    """Same architecture under another name: only what it sees counts, and that as the file says."""
+    text = (project.params / "models" / "mlp.yaml").read_text()
+    (project.params / "models" / "raw.yaml").write_text(f"{text}inputs: unit interval\n")
+    edit(project, BENCHMARK, "model: mlp", "model: raw")
+    assert verdict(results(table(project))) == "not comparable: inputs unit interval (standardised)"
+    edit(project, FEDAVG, "inputs: standardised", "inputs: unit interval")
+    assert verdict(results(table(project))) == "reproduced"
+    edit(project, "models/raw.yaml", "hidden: [64]", "hidden: [32]")
+    assert verdict(results(table(project))) == "not comparable: net raw (mlp)"
+
+
+@pytest.mark.parametrize(("preset", "cells"), [("paper", 40), ("fashion", 12), ("gpu", 60)])
+def test_the_published_table_is_run_in_its_own_setting(preset, cells):
+    """Nothing but what is said to be lacking here stands between our cells and those of Flower's table."""
+    benchmark = resolve.benchmark(REPOSITORY, "published-niid", preset)
+    found = []
+    for job in benchmark.jobs():
+        seen = section.our_inputs(REPOSITORY, job.scenario)
+        for entry, number in section.matching(job.scenario, job.arm):
+            if "niid_bench" in entry.source:
+                differences = section.setting_differences(job, entry, number, seen, {})
+                found.append((job.scenario.dataset, differences))
+    assert len(found) == cells
+    crops = ["not offered here: random crops and flips of training images"]
+    assert all(differences == (crops if dataset == "cifar10" else []) for dataset, differences in found)
+
+
 def test_all_differences_are_named(project):
     edit(project, BENCHMARK, "rounds: 3", "rounds: 4")
     edit(project, BENCHMARK, "momentum: 0.5", "momentum: 0.4")

@@ -7,8 +7,11 @@ Symbols: c server variate, c_i client variate (both start at zero), K steps real
 N population, S cohort. The mean over S is uniform, as in the paper; c moves by (1/N) sum over S of dc_i, so that
 c stays the mean of all c_i.
 Deviation: option I (an extra pass over the client's data at x) is not offered. K eta_l is the sum of the step
-sizes that were really used. Local momentum is refused: option II reads c_i off the length of the local path, which
-momentum stretches by about 1/(1 - rho).
+sizes that were really used.
+Two settings of third-party code are there to run published tables again (Flower's niid_bench, NIID-Bench), and are not
+the paper's: `weighting: weighted` averages dy by the clients' numbers of examples, and local `momentum`, beside which
+the correction c - c_i is added to the step, outside the momentum. Option II reads c_i off the length of the local path,
+which momentum stretches by about 1/(1 - rho): c_i is then too long by that factor, and with it the correction.
 """
 
 from __future__ import annotations
@@ -23,8 +26,8 @@ from heterobench.algorithms import fedavg
 
 
 class HyperParameters(fedavg.HyperParameters):
-    momentum: Literal[0] = Field(0, description="option II holds for plain SGD only")
-    weighting: Literal["uniform"] = Field("uniform", description="the variates are defined for the uniform mean")
+    momentum: float = Field(0.0, ge=0, lt=1, description="rho; option II holds for plain SGD, which is 0")
+    weighting: Literal["weighted", "uniform"] = Field("uniform", description="of dy; the paper's mean is uniform")
 
 
 def make(hp: HyperParameters) -> Algorithm:
@@ -43,6 +46,11 @@ def make(hp: HyperParameters) -> Algorithm:
         g, aux = base.grad(work, batch, task)
         return g + work["correction"], aux
 
+    def step_outside_momentum(work, g, step):
+        work = base.step(work, g, step)
+        work["theta"].sub_(work["correction"], alpha=step.lr)
+        return work
+
     def finish(work, down, client, done):
         dy = work["theta"] - down["theta"]
         c = client["c"] - down["c"] - dy / done.lr_sum
@@ -59,9 +67,9 @@ def make(hp: HyperParameters) -> Algorithm:
         init_server=init_server,
         init_client=init_client,
         start=start,
-        grad=grad,
+        **({"step": step_outside_momentum} if hp.momentum else {"grad": grad}),
         finish=finish,
         serve=serve,
-        reduce={"dy": "uniform", "dc": "sum"},
+        reduce={"dy": hp.weighting, "dc": "sum"},
         tags=frozenset({"stateful", "drift-free"}),
     )

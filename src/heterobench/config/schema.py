@@ -46,6 +46,9 @@ class ModelFile(Strict):
     title: str
     architecture: str = Field(description="a file in src/heterobench/models/")
     options: dict[str, Any] = {}
+    inputs: Literal["standardised", "unit interval"] = Field(
+        "standardised", description="what the net sees: by the data set's mean and std, or pixels / maximum alone"
+    )
     reference: str = ""
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from heterobench.config.reading import check_name, shown
 from heterobench.data.checksums import mismatch
-from heterobench.errors import DataError
+from heterobench.errors import ConfigurationError, DataError
 from heterobench.files import read_json
 from heterobench.project import Project
 
@@ -39,6 +39,20 @@ class Dataset:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     manifest: dict[str, Any]
+
+    def seen(self, inputs: str) -> Dataset:
+        """The same data as a net sees them whose file says `inputs` (`ModelFile`).
+
+        Raises ConfigurationError where "unit interval" is asked of data that have no maximum.
+        """
+        if inputs == "standardised":
+            return self
+        if self.maximum is None:
+            raise ConfigurationError(
+                f"data set {self.name}: inputs: {inputs!r} divides by a maximum, which data of kind {self.kind} "
+                "have not; allowed here: 'standardised'"
+            )
+        return replace(self, mean=(0.0,) * len(self.mean), std=(1.0,) * len(self.std))
 
 
 def open_dataset(project: Project, name: str, verify: bool = False) -> Dataset:

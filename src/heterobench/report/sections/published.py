@@ -21,7 +21,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from heterobench.config.reading import load
-from heterobench.config.schema import PartitionFile, Published, PublishedNumber
+from heterobench.config.schema import ModelFile, PartitionFile, Published, PublishedNumber
 from heterobench.data.schema import DatasetFile
 from heterobench.partition import changes, schemes
 from heterobench.project import Project
@@ -136,7 +136,7 @@ def setting_differences(
     scenario = job.scenario
     file, budget = scenario.partition_file, scenario.budget
     pairs: list[tuple[str, Any, Any]] = [
-        ("net", scenario.model, entry.model),
+        ("net", *_nets(job, entry)),
         ("schedule", scenario.schedule, entry.schedule),
         ("training share", 1 - file.validation - file.test, entry.training),
         ("inputs", inputs, entry.inputs),
@@ -150,9 +150,20 @@ def setting_differences(
     return found + [f"not offered here: {lacking}" for lacking in (*entry.lacking, *number.lacking)]
 
 
-def our_inputs(project: Project, dataset: str) -> str:
-    """What nets see of a data set, in the words of `Published.inputs`."""
-    file = load(project, "datasets", dataset, DatasetFile)
+def _nets(job: Job, entry: Published) -> tuple[str, str | None]:
+    """Names of our net and of the published one: the same word where they differ in what they see alone."""
+    if entry.model is None:
+        return job.scenario.model, None
+    ours, theirs = job.scenario.model_file, load(job.project, "models", entry.model, ModelFile)
+    same = (ours.architecture, ours.options) == (theirs.architecture, theirs.options)
+    return (entry.model if same else job.scenario.model), entry.model
+
+
+def our_inputs(project: Project, scenario: Scenario) -> str:
+    """What the net of a scenario sees, in the words of `Published.inputs`."""
+    if (inputs := scenario.model_file.inputs) != "standardised":
+        return inputs
+    file = load(project, "datasets", scenario.dataset, DatasetFile)
     return "unit interval" if set(file.mean) == {0} and set(file.std) == {1} else "standardised"
 
 
@@ -200,19 +211,17 @@ def tables(data: ReportData) -> list[Table]:
     benchmark = data.benchmark
     marks: dict[tuple[str, str], str] = {}
     footnotes: list[tuple[str, str]] = []
-    inputs: dict[str, str] = {}
     sections = []
     for scenario in benchmark.scenarios:
         found = [(arm, *pair) for arm in benchmark.arms for pair in matching(scenario, arm)]
-        if found and scenario.dataset not in inputs:
-            inputs[scenario.dataset] = our_inputs(benchmark.project, scenario.dataset)
+        seen = our_inputs(benchmark.project, scenario) if found else ""
         rows: dict[tuple[str, str], list[Row]] = {}
         for place, (arm, entry, number) in enumerate(found):
             key = (entry.source, entry.setting)
             if key not in marks:
                 marks[key] = str(len(marks) + 1)
                 footnotes.append((marks[key], about(entry)))
-            cells = _cells(data, scenario, arm, entry, number, inputs[scenario.dataset])
+            cells = _cells(data, scenario, arm, entry, number, seen)
             rows.setdefault(key, []).append(Row(f"{arm.name}-{place}", arm.title, cells, (marks[key],)))
         for key, of in rows.items():
             title = f"{labels.title(benchmark, scenario)}: {key[0]}"
