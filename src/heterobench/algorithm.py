@@ -111,6 +111,9 @@ class Algorithm:
     personal: Callable[[State, State], Tensor] = _same_for_everyone
     """(S, C) -> theta of one client; asked for where the tag `personalised` is set."""
 
+    chance: bool = False
+    """Whether `start` and `finish` find C["chance"], a uniform number [] in [0, 1) decided by (seed, round, client)."""
+
     tags: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:

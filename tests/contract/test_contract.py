@@ -34,6 +34,7 @@ corrected = pytest.mark.parametrize(
 # Settings that reach the fixed point in few rounds; the point itself depends on none of them. The adaptive server
 # rules overshoot for ever where server_lr / tau is large; a larger alpha lets FedDyn and
 # FedSpeed learn their linear terms faster. AdamW does not settle at a step size that stays; DiLoCo's outer steps do.
+# Every second round FedAMD's clients are anchors, so that no coin decides; its cached gradients are late, hence slow.
 ADAPTIVE = {"server_lr": 1.0, "tau": 1.0}
 DUAL = {"alpha": 0.5}
 CALM = {
@@ -43,6 +44,7 @@ CALM = {
     "feddyn": DUAL,
     "fedspeed": DUAL,
     "diloco": diloco.PLAIN,
+    "fedamd": {"p": 2, "server_lr": 0.5},
 }
 RATE = 0.05
 
@@ -124,7 +126,7 @@ def test_client_states_end_as_the_clients_gradients_at_the_optimum(case):
     g = problem.a * (algorithm.model(state.server).numpy() - problem.b)
     if rho := getattr(hp, "rho", 0.0):
         g = g + rho * problem.a * g / np.linalg.norm(g, axis=1, keepdims=True)
-    (entry,) = state.client(0)
+    (entry,) = (name for name, value in state.client(0).items() if value.shape == (DIMENSIONS,))
     kept = np.stack([state.client(i)[entry].numpy() for i in range(10)])
     factor = (kept * g).sum() / (g * g).sum()
     assert abs(factor) > 1e-3
@@ -162,7 +164,9 @@ def test_a_long_round_ends_at_the_minimiser_of_the_local_loss(case):
     run(s)
     strength, x = pull(hp), s.task.init(0).numpy()
     minimiser = ((problem.a * problem.b + strength * x) / (problem.a + strength))[0]
-    np.testing.assert_allclose(ended[0].numpy(), minimiser, atol=1e-6)
+    close = np.allclose(ended[0].numpy(), minimiser, atol=1e-6)
+    reason = getattr(case.module, "EXCEPTIONS", {}).get("long_round")
+    assert close if reason is None else not close, reason
 
 
 def test_the_quadratic_test_can_tell_a_biased_method_from_a_right_one():

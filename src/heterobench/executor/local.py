@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+import torch
 from torch import Tensor
 
+from heterobench import keyed
 from heterobench.algorithm import Algorithm, Done, State, Step
 from heterobench.federation import Federation, batches
 from heterobench.task import Batch, Task, Term
@@ -82,15 +84,24 @@ def batches_of(local: Local, work: Work) -> list[np.ndarray]:
     return batches(local.seed, work.round, work.client, rows, work.epochs, local.batch_size)
 
 
+def client_state(local: Local, work: Work) -> State:
+    """C as `start` and `finish` see it: what the client keeps and, where the algorithm asks for it, its chance."""
+    if not local.algorithm.chance:
+        return work.state
+    drawn = keyed.generator(local.seed, "chance", work.round, work.client).random()
+    return {**work.state, "chance": torch.tensor(drawn, dtype=torch.float64, device=local.task.device)}
+
+
 def local_training(local: Local, down: State, work: Work) -> Result:
     """start, then grad and step for every batch, then finish."""
     algorithm, task, pool = local.algorithm, Counted(local.task), local.federation.pool
-    state = algorithm.start(down, work.state)
+    client = client_state(local, work)
+    state = algorithm.start(down, client)
     loss, steps = 0.0, 0
     for rows in batches_of(local, work):
         g, aux = algorithm.grad(state, pool.batch(rows), task)
         state = algorithm.step(state, g, Step(steps, work.lr))
         loss = loss + aux["loss"]
         steps += 1
-    uplink, kept = algorithm.finish(state, down, work.state, Done(steps, steps * work.lr))
+    uplink, kept = algorithm.finish(state, down, client, Done(steps, steps * work.lr))
     return Result(uplink, kept, float(loss) / steps, int(task.examples))

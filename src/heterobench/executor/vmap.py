@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from heterobench.algorithm import Done, State
-from heterobench.executor.local import Local, Result, Work, batches_of, local_training
+from heterobench.executor.local import Local, Result, Work, batches_of, client_state, local_training
 from heterobench.executor.stack import FixedStack, Plan, Recorder, Stack, cuda_graph
 
 MEMORY = 2 * 2**30  # bytes; fixed, because the size of a chunk touches the last bits of a result
@@ -79,7 +79,8 @@ def _bytes(local: Local, down: State, work: Work) -> tuple[int, int]:
     examples, so one and two of them tell it for every batch: the estimate is the same in whatever round it is made,
     and a resumed run is cut into the chunks of the straight one.
     """
-    task, pool, state = local.task.functional(), local.federation.pool, local.algorithm.start(down, work.state)
+    task, pool = local.task.functional(), local.federation.pool
+    state = local.algorithm.start(down, client_state(local, work))
 
     def computed(examples: int) -> int:
         with _Computed() as mode:
@@ -95,12 +96,13 @@ def _train(stack: Stack, down: State, cohort: list[Work], plans: list[Plan]) -> 
     """Results of a chunk in its order, which is descending in the number of steps."""
     algorithm, lr = stack.local.algorithm, cohort[0].lr
     assert all(work.lr == lr for work in cohort), "the step size is the same for every client of a round"
-    stack.load([algorithm.start(down, work.state) for work in cohort])
+    clients = [client_state(stack.local, work) for work in cohort]
+    stack.load([algorithm.start(down, client) for client in clients])
     ended = dict(stack.train(plans, lr))
     results = []
-    counts = zip(cohort, stack.losses.tolist(), stack.examples.tolist(), strict=False)
-    for client, (work, loss, examples) in enumerate(counts):
-        steps = len(plans[client])
-        uplink, kept = algorithm.finish(ended[client], down, work.state, Done(steps, steps * lr))
+    counts = zip(clients, stack.losses.tolist(), stack.examples.tolist(), strict=False)
+    for index, (client, loss, examples) in enumerate(counts):
+        steps = len(plans[index])
+        uplink, kept = algorithm.finish(ended[index], down, client, Done(steps, steps * lr))
         results.append(Result(uplink, kept, loss / steps, examples))
     return results
