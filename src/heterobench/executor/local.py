@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from heterobench import keyed
-from heterobench.algorithm import Algorithm, Done, State, Step
+from heterobench.algorithm import Algorithm, Done, LocalData, State, Step
 from heterobench.federation import Federation, batches
 from heterobench.task import Batch, Task, Term
 
@@ -78,10 +78,24 @@ class Counted:
         return self._task.grad(theta, batch, term)
 
 
-def batches_of(local: Local, work: Work) -> list[np.ndarray]:
-    """The mini-batches of this work: indices into the pool, decided by (seed, round, client) alone."""
+def batches_of(local: Local, work: Work, down: State | None = None) -> list[np.ndarray]:
+    """The mini-batches of this work: indices into the pool, decided by (seed, round, client) alone.
+
+    Or chosen by the algorithm, which looks at the downlink, the client's state and the losses of its examples.
+    """
     rows = np.asarray(local.federation.at(work.round, local.rounds).train[work.client])
-    return batches(local.seed, work.round, work.client, rows, work.epochs, local.batch_size)
+    if local.algorithm.batches is None:
+        return batches(local.seed, work.round, work.client, rows, work.epochs, local.batch_size)
+
+    def losses(theta: Tensor) -> np.ndarray:
+        # a copy: wherever the downlink lies in memory, the last bits are the same
+        return local.task.scores(theta.clone(), local.federation.pool.chunks(rows))["loss"].double().cpu().numpy()
+
+    def generator(purpose: str) -> np.random.Generator:
+        return keyed.generator(local.seed, purpose, work.round, work.client)
+
+    data = LocalData(len(rows), local.batch_size, work.epochs, losses, generator)
+    return [rows[chosen] for chosen in local.algorithm.batches(down, client_state(local, work), data)]
 
 
 def client_state(local: Local, work: Work) -> State:
@@ -98,7 +112,7 @@ def local_training(local: Local, down: State, work: Work) -> Result:
     client = client_state(local, work)
     state = algorithm.start(down, client)
     loss, steps = 0.0, 0
-    for rows in batches_of(local, work):
+    for rows in batches_of(local, work, down):
         g, aux = algorithm.grad(state, pool.batch(rows), task)
         state = algorithm.step(state, g, Step(steps, work.lr))
         loss = loss + aux["loss"]

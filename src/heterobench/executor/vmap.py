@@ -34,7 +34,7 @@ class Vmap:
         self._stack: Stack | None = None
 
     def run(self, local: Local, down: State, cohort: list[Work]) -> list[Result]:
-        plans = [batches_of(local, work) for work in cohort]
+        plans = [batches_of(local, work, down) for work in cohort]
         order = sorted(range(len(cohort)), key=lambda i: len(plans[i]), reverse=True)
         if local is not self._local:
             self._begin(local, down, cohort[0])
