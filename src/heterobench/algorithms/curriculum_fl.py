@@ -71,7 +71,7 @@ def paced(hp: HyperParameters, order: np.ndarray, data: LocalData) -> list[np.nd
     steps, shuffle = -(-data.count // data.size) * data.epochs, data.generator("batches")
     batches: list[np.ndarray] = []
     while len(batches) < steps:
-        visible = np.sort(order[: max(pace(hp, len(batches), steps, data.count), hp.minimum)])
+        visible = order[: max(pace(hp, len(batches), steps, data.count), hp.minimum)]
         visible = visible[shuffle.permutation(len(visible))]
         batches += [visible[first : first + data.size] for first in range(0, len(visible), data.size)]
     return batches[:steps]
