@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
 
 State = dict[str, "Tensor"]
@@ -54,6 +55,21 @@ class Info(NamedTuple):
     cohort: int
     population: int
     sizes: tuple[int, ...] = ()
+
+
+class LocalData(NamedTuple):
+    """What a client can choose the batches of a round from.
+
+    `count` examples, numbered from 0; batches of at most `size`; `epochs` of work. losses: theta [P] -> float64
+    [count]. generator: purpose -> random numbers decided by (seed, round, client); those of "batches" shuffle the
+    batches of every other method.
+    """
+
+    count: int
+    size: int
+    epochs: int
+    losses: Callable[[Tensor], np.ndarray]
+    generator: Callable[[str], np.random.Generator]
 
 
 def _no_state(theta: Tensor) -> State:
@@ -111,6 +127,12 @@ class Algorithm:
 
     personal: Callable[[State, State], Tensor] = _same_for_everyone
     """(S, C) -> theta of one client; asked for where the tag `personalised` is set."""
+
+    batches: Callable[[State, State, LocalData], list[np.ndarray]] | None = None
+    """(D, C, data) -> the batches of the local steps, numbers of examples of the data; None: all, epoch by epoch."""
+
+    chance: bool = False
+    """Whether `start` and `finish` find C["chance"], a uniform number [] in [0, 1) decided by (seed, round, client)."""
 
     tags: frozenset[str] = frozenset()
 

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+import torch
 from torch import Tensor
 
-from heterobench.algorithm import Algorithm, Done, State, Step
+from heterobench import keyed
+from heterobench.algorithm import Algorithm, Done, LocalData, State, Step
 from heterobench.federation import Federation, batches
 from heterobench.task import Batch, Task, Term
 
@@ -80,22 +82,50 @@ class Counted:
         return self._task.grad(theta, batch, term)
 
 
-def batches_of(local: Local, work: Work) -> list[np.ndarray]:
-    """The mini-batches of this work: indices into the pool, decided by (seed, round, client) alone."""
+def batches_of(local: Local, work: Work, down: State | None = None) -> list[np.ndarray]:
+    """The mini-batches of this work: indices into the pool, decided by (seed, round, client) alone.
+
+    Or chosen by the algorithm, which looks at the downlink, the client's state and the losses of its examples.
+    """
     rows = np.asarray(local.federation.at(work.round, local.rounds).train[work.client])
-    whole = batches(local.seed, work.round, work.client, rows, work.epochs, local.batch_size)
+    whole = _plan(local, down, work, rows)
     return whole[: max(int(work.share * len(whole) + 0.5), 1)]
+
+
+def _plan(local: Local, down: State | None, work: Work, rows: np.ndarray) -> list[np.ndarray]:
+    """The mini-batches of the whole of this work."""
+    if local.algorithm.batches is None:
+        return batches(local.seed, work.round, work.client, rows, work.epochs, local.batch_size)
+
+    def losses(theta: Tensor) -> np.ndarray:
+        # a copy: wherever the downlink lies in memory, the last bits are the same
+        return local.task.scores(theta.clone(), local.federation.pool.chunks(rows))["loss"].double().cpu().numpy()
+
+    def generator(purpose: str) -> np.random.Generator:
+        return keyed.generator(local.seed, purpose, work.round, work.client)
+
+    data = LocalData(len(rows), local.batch_size, work.epochs, losses, generator)
+    return [rows[chosen] for chosen in local.algorithm.batches(down, client_state(local, work), data)]
+
+
+def client_state(local: Local, work: Work) -> State:
+    """C as `start` and `finish` see it: what the client keeps and, where the algorithm asks for it, its chance."""
+    if not local.algorithm.chance:
+        return work.state
+    drawn = keyed.generator(local.seed, "chance", work.round, work.client).random()
+    return {**work.state, "chance": torch.tensor(drawn, dtype=torch.float64, device=local.task.device)}
 
 
 def local_training(local: Local, down: State, work: Work) -> Result:
     """start, then grad and step for every batch, then finish."""
     algorithm, task, pool = local.algorithm, Counted(local.task), local.federation.pool
-    state = algorithm.start(down, work.state)
+    client = client_state(local, work)
+    state = algorithm.start(down, client)
     loss, steps = 0.0, 0
-    for rows in batches_of(local, work):
+    for rows in batches_of(local, work, down):
         g, aux = algorithm.grad(state, pool.batch(rows), task)
         state = algorithm.step(state, g, Step(steps, work.lr))
         loss = loss + aux["loss"]
         steps += 1
-    uplink, kept = algorithm.finish(state, down, work.state, Done(steps, steps * work.lr, work.round))
+    uplink, kept = algorithm.finish(state, down, client, Done(steps, steps * work.lr, work.round))
     return Result(uplink, kept, float(loss) / steps, int(task.examples))

@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from heterobench.algorithm import Done, State
-from heterobench.executor.local import Local, Result, Work, batches_of, local_training
+from heterobench.executor.local import Local, Result, Work, batches_of, client_state, local_training
 from heterobench.executor.stack import FixedStack, Plan, Recorder, Stack, cuda_graph
 
 MEMORY = 2 * 2**30  # bytes; fixed, because the size of a chunk touches the last bits of a result
@@ -34,7 +34,7 @@ class Vmap:
         self._stack: Stack | None = None
 
     def run(self, local: Local, down: State, cohort: list[Work]) -> list[Result]:
-        plans = [batches_of(local, work) for work in cohort]
+        plans = [batches_of(local, work, down) for work in cohort]
         order = sorted(range(len(cohort)), key=lambda i: len(plans[i]), reverse=True)
         if local is not self._local:
             self._begin(local, down, cohort[0])
@@ -79,7 +79,8 @@ def _bytes(local: Local, down: State, work: Work) -> tuple[int, int]:
     examples, so one and two of them tell it for every batch: the estimate is the same in whatever round it is made,
     and a resumed run is cut into the chunks of the straight one.
     """
-    task, pool, state = local.task.functional(), local.federation.pool, local.algorithm.start(down, work.state)
+    task, pool = local.task.functional(), local.federation.pool
+    state = local.algorithm.start(down, client_state(local, work))
 
     def computed(examples: int) -> int:
         with _Computed() as mode:
@@ -95,12 +96,13 @@ def _train(stack: Stack, down: State, cohort: list[Work], plans: list[Plan]) -> 
     """Results of a chunk in its order, which is descending in the number of steps."""
     algorithm, lr = stack.local.algorithm, cohort[0].lr
     assert all(work.lr == lr for work in cohort), "the step size is the same for every client of a round"
-    stack.load([algorithm.start(down, work.state) for work in cohort])
+    clients = [client_state(stack.local, work) for work in cohort]
+    stack.load([algorithm.start(down, client) for client in clients])
     ended = dict(stack.train(plans, lr))
     results = []
-    counts = zip(cohort, stack.losses.tolist(), stack.examples.tolist(), strict=False)
-    for client, (work, loss, examples) in enumerate(counts):
-        steps = len(plans[client])
-        uplink, kept = algorithm.finish(ended[client], down, work.state, Done(steps, steps * lr, work.round))
+    counts = zip(cohort, clients, stack.losses.tolist(), stack.examples.tolist(), strict=False)
+    for index, (work, client, loss, examples) in enumerate(counts):
+        steps = len(plans[index])
+        uplink, kept = algorithm.finish(ended[index], down, client, Done(steps, steps * lr, work.round))
         results.append(Result(uplink, kept, loss / steps, examples))
     return results

@@ -1,0 +1,106 @@
+"""Curricula in FedAvg: a client's easy examples come first, and more of them as its local steps go on.
+
+Vahidian, Kadaveru, Baek, Wang, Kungurtsev, Chen, Shah, Lin, "When Do Curricula Work in Federated Learning?", ICCV
+2023, arXiv 2212.12712, ordering of examples, in the form of the authors' code.
+
+Symbols: N examples of a client, T its local steps, l_n loss of example n under the model that it receives ("global"),
+the one it ended its last participation with ("local"; the received one the first time), or the sum of both losses;
+order: argsort of l_n ascending, that list reversed ("anti"), or shuffled ("random"). In step s the client sees
+the first max(pace(s), minimum) examples of the order: pace grows from b N to N, which it has after a T steps. The
+visible examples are gone through once, shuffled, before their number is looked at again.
+Deviation: T is the number of steps of every other method, ceil(N / B) E, so that all have the same work; the code has
+one more an epoch where B divides N. The last pass ends with T. lr_decay is by round, not by local step. Scores of an
+expert are not offered (it would have to be trained on somebody's data), nor is the curriculum of clients, which would
+give the method cohorts of its own; all methods of a table have the same.
+Costs: scoring is a forward pass of all examples in a round (two for "both"), which is in time and energy, but not in
+the counted FLOPs. It is left out where all examples are visible from the beginning.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Literal
+
+import numpy as np
+from pydantic import Field
+
+from heterobench.algorithm import Algorithm, LocalData, Neutral
+from heterobench.algorithms import fedavg
+
+GROWTH = {
+    "linear": lambda u: u,
+    "quadratic": lambda u: u**2,
+    "root": lambda u: u**0.5,
+    "step": math.floor,
+    "exponential": lambda u: math.expm1(10 * u) / math.expm1(10),
+    "logarithmic": lambda u: 1 + 0.1 * math.log(u + math.exp(-10)),
+}
+"""Pacing family -> share of the examples beyond b N that is reached at u = s/(a T), u in [0, 1]."""
+
+
+class HyperParameters(fedavg.HyperParameters):
+    order: Literal["curriculum", "anti", "random"] = Field("curriculum", description="easy, hard or any first")
+    scoring: Literal["global", "local", "both"] = Field("global", description="the model that says what is easy")
+    pacing: Literal["linear", "quadratic", "root", "step", "exponential", "logarithmic"] = Field(
+        "linear", description="how the number of visible examples grows"
+    )
+    a: float = Field(0.8, gt=0, le=1, description="share of the local steps after which all examples are visible")
+    b: float = Field(0.2, gt=0, le=1, description="share of the examples that are visible at first")
+    minimum: int = Field(32, ge=1, description="number of examples that are always visible")
+
+
+NEUTRAL = Neutral({"b": 1.0})
+
+
+def pace(hp: HyperParameters, step: int, steps: int, count: int) -> int:
+    """Number of the `count` examples that are reached in a step of `steps`, without the minimum."""
+    first = hp.b * count
+    share = GROWTH[hp.pacing](min(1.0, step / (hp.a * steps)))
+    return int(min(max(first + (count - first) * share, 1), count))
+
+
+def ordered(hp: HyperParameters, losses: np.ndarray) -> np.ndarray:
+    """The examples from easy to hard, or reversed: numbers of the `losses` [N]; equal ones in their own order."""
+    order = np.argsort(losses, kind="stable")
+    return order[::-1] if hp.order == "anti" else order
+
+
+def paced(hp: HyperParameters, order: np.ndarray, data: LocalData) -> list[np.ndarray]:
+    """The batches of T steps, passes over the visible part of `order` [N]."""
+    steps, shuffle = -(-data.count // data.size) * data.epochs, data.generator("batches")
+    batches: list[np.ndarray] = []
+    while len(batches) < steps:
+        visible = order[: max(pace(hp, len(batches), steps, data.count), hp.minimum)]
+        visible = visible[shuffle.permutation(len(visible))]
+        batches += [visible[first : first + data.size] for first in range(0, len(visible), data.size)]
+    return batches[:steps]
+
+
+def make(hp: HyperParameters) -> Algorithm:
+    base = fedavg.make(hp)
+    remembers = hp.scoring != "global" and hp.order != "random"
+
+    def init_client(theta):
+        return {"last": theta, "known": theta.new_zeros(())}
+
+    def scores(down, client, data):
+        received = data.losses(down["theta"])
+        if not remembers:
+            return received
+        own = data.losses(client["last"]) if client["known"] else received
+        return received + own if hp.scoring == "both" else own
+
+    def batches(down, client, data):
+        if max(pace(hp, 0, 1, data.count), hp.minimum) >= data.count:
+            return paced(hp, np.arange(data.count), data)
+        if hp.order == "random":
+            return paced(hp, data.generator("curriculum").permutation(data.count), data)
+        return paced(hp, ordered(hp, scores(down, client, data)), data)
+
+    def finish(work, down, client, done):
+        return base.finish(work, down, client, done)[0], {"last": work["theta"], "known": client["known"] * 0 + 1}
+
+    if not remembers:
+        return replace(base, batches=batches)
+    return replace(base, batches=batches, init_client=init_client, finish=finish, tags=frozenset({"stateful"}))
