@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from torch import Tensor
 
-from heterobench.algorithm import Algorithm, Done, State, Step
+from heterobench.algorithm import Algorithm, Done, Phase, State, Step
 from heterobench.federation import Federation, batches
 from heterobench.task import Batch, Task, Term
 
@@ -23,6 +23,12 @@ class Local:
     batch_size: int
     seed: int
     rounds: int = 1
+
+    def at(self, round: int) -> Algorithm | None:
+        """The algorithm of a round; None where the method has ended before."""
+        if self.algorithm.at is None:
+            return self.algorithm
+        return self.algorithm.at(Phase(round, self.rounds, self.task.head))
 
 
 class Work(NamedTuple):
@@ -84,7 +90,7 @@ def batches_of(local: Local, work: Work) -> list[np.ndarray]:
 
 def local_training(local: Local, down: State, work: Work) -> Result:
     """start, then grad and step for every batch, then finish."""
-    algorithm, task, pool = local.algorithm, Counted(local.task), local.federation.pool
+    algorithm, task, pool = local.at(work.round), Counted(local.task), local.federation.pool
     state = algorithm.start(down, work.state)
     loss, steps = 0.0, 0
     for rows in batches_of(local, work):
