@@ -101,9 +101,9 @@ def make(hp: HyperParameters) -> Algorithm:
 
         def serve(server, up, info):
             z, y = virtual(Gaussians(**up).pooled(), hp.samples, info.seed, info.round)
-            return {"theta": _with(server["theta"], z, y, keyed.generator(info.seed, "calibration", info.round))}
+            return {"theta": retrained(server["theta"], z, y, keyed.generator(info.seed, "calibration", info.round))}
 
-        def _with(theta, z, y, orders):
+        def retrained(theta, z, y, orders):
             from torch import cat
 
             weight, bias = head.read(theta)
