@@ -2,7 +2,8 @@
 
 A file says `KINDS` (the kinds of data sets that it takes, of `heterobench.data.schema.KINDS`), `Options`, where not
 every shape will do `problem(shape, options)` (what is wrong with inputs of that shape, or None), `HEAD_ONLY = True`
-where the last linear layer is all that is trained, and `make(shape, classes, options)`. All but `make` do without torch, so that mistakes are told early.
+where the last linear layer is all that is trained, and `make(shape, classes, options)`. All but `make` do without
+torch, so that mistakes are told early.
 
 A net maps x [B, *shape] (float; tokens are uint8) to logits [B, classes]. Nets have no buffers (GroupNorm or no
 norm): what is averaged is then exactly what is trained. What is fixed beside it is a `heterobench.frozen.Frozen`.
