@@ -26,6 +26,7 @@ TAGS = {
     "personalised": "each client has a model of its own; there is no global one",
     "pooled": "all clients' data are brought together first: a reference that federated learning cannot use",
     "silent": "sends nothing: a reference without any collaboration",
+    "head-only": "solves for the last linear layer: needs a model that is nothing else but fixed functions",
 }
 
 
@@ -48,13 +49,54 @@ class Info(NamedTuple):
     """What the server knows when it reduces a round.
 
     `population` counts the clients that can take part (those with training examples), `cohort` those that did.
-    `sizes`: how theta is cut into the tensors of the net, their numbers of entries in order.
+    `sizes`: how theta is cut into the tensors of the net, their numbers of entries in order. `seed`: of the run, for
+    draws of the server's own (`heterobench.keyed`).
     """
 
     round: int
     cohort: int
     population: int
     sizes: tuple[int, ...] = ()
+    seed: int = 0
+
+
+class Head(NamedTuple):
+    """Where the net's last linear layer lies in theta.
+
+    Its weight [classes, features] begins at entry `first`; its bias [classes], where it has one, comes next.
+    """
+
+    first: int
+    classes: int
+    features: int
+    bias: bool
+
+    @property
+    def width(self) -> int:
+        """Numbers per class: features, and one for the bias."""
+        return self.features + self.bias
+
+    def read(self, theta: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Views of theta: weight [classes, features], and bias [classes] where there is one."""
+        size = self.classes * self.features
+        part = theta[self.first : self.first + self.classes * self.width]
+        return part[:size].view(self.classes, self.features), part[size:] if self.bias else None
+
+    def written(self, theta: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """theta with another last layer; every other entry keeps its bits."""
+        theta = theta.clone()
+        for into, values in zip(self.read(theta), (weight, bias), strict=True):
+            if into is not None:
+                into.copy_(values)
+        return theta
+
+
+class Phase(NamedTuple):
+    """Where a run stands: `round`, from 0, of `rounds`; `head`: the net's last linear layer."""
+
+    round: int
+    rounds: int
+    head: Head
 
 
 class LocalData(NamedTuple):
@@ -100,7 +142,9 @@ class Algorithm:
     """(D, C) -> W: working state at the beginning of local training; W["theta"] is the local model."""
 
     grad: Callable[[State, Any, Any], tuple[Tensor, dict[str, Tensor]]]
-    """(W, batch, task) -> (g [P], aux): direction of one local step; aux["loss"] is the mean loss of the batch."""
+    """(W, batch, task) -> (g [P], aux): direction of one local step; aux["loss"] is the mean loss of the batch.
+
+    A method that takes no gradient steps hands its own `step` whatever tensor it finds in the batch."""
 
     finish: Callable[[State, State, State, Done], tuple[State, State]]
     """(W, D, C, done) -> (U, C'): what goes up, and the client state that stays."""
@@ -133,6 +177,15 @@ class Algorithm:
 
     chance: bool = False
     """Whether `start` and `finish` find C["chance"], a uniform number [] in [0, 1) decided by (seed, round, client)."""
+
+    at: Callable[[Phase], Algorithm | None] | None = None
+    """phase -> the algorithm of this round, for methods that consist of phases; None: the method has ended, and the
+    round passes without anybody doing anything. Taken from it are downlink, batches, chance, start, grad, step,
+    finish, reduce, serve, lr and epochs. Where nothing has changed it is best the same object: executors keep what
+    they have prepared."""
+
+    epochs: int | None = None
+    """Epochs of local work; None: those of the budget."""
 
     tags: frozenset[str] = frozenset()
 

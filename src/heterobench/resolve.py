@@ -102,6 +102,13 @@ class Job:
         shared = {k: v for k, v in self.scenario.settings.items() if k in model.model_fields}
         return build(model, self.arm.defaults | shared | self.tuned | self.arm.settings, where)
 
+    def check(self) -> None:
+        """An error unless the hyper-parameters are valid and the algorithm can train the model."""
+        tags = registry.algorithm(self.arm.algorithm).make(self.hyperparameters).tags
+        if "head-only" in tags:
+            where = f"{self.where}: {self.arm.name} on {self.scenario.name}: params/models/{self.scenario.model}.yaml"
+            models.check_head_only(self.scenario.model_file, where)
+
     @property
     def folder(self) -> Path:
         """Where the job's runs lie, each in a folder of its own."""
@@ -366,7 +373,7 @@ def benchmark(project: Project, name: str, preset: str) -> Benchmark:
     )
     for job in result.jobs():
         for each in (job, *result.trials(job.scenario.name, job.arm.name)):
-            _ = each.hyperparameters
+            each.check()
     return result
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from heterobench import flops, keyed
+from heterobench.algorithm import Head
 from heterobench.chain import Chain
 from heterobench.frozen import Frozen
 
@@ -60,6 +61,10 @@ class Task(Protocol):
     """
 
     sizes: tuple[int, ...]
+
+    @property
+    def head(self) -> Head:
+        """Where the net's last linear layer lies in theta; its input are the `features`."""
 
     def init(self, seed: int) -> Tensor:
         """Initial theta, the same for every method of a table."""
@@ -143,6 +148,18 @@ class Classification:
         if self.device.type == "cpu" and (not linear or sum(self.layout.sizes) > SMALL):
             self.scores_many = None  # measured: one call per client is faster
 
+    @property
+    def head(self) -> Head:
+        layer = self._net.get_submodule(self._last())
+        place = self.layout.names.index(f"{self._head}.weight")
+        return Head(sum(self.sizes[:place]), layer.out_features, layer.in_features, layer.bias is not None)
+
+    def _last(self) -> str:
+        """Name of the last linear layer."""
+        if self._head is None:
+            raise ValueError("the net has no linear layer, whose input its features could be")
+        return self._head
+
     def init(self, seed: int) -> Tensor:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(keyed.integer(seed, "initial weights"))
@@ -207,10 +224,8 @@ class Classification:
 
     def outputs(self, net: Net, theta: Tensor, batch: Batch) -> Outputs:
         """What a `net` with parameters theta makes of a batch, in theta's precision."""
-        if self._head is None:
-            raise ValueError("the net has no linear layer, whose input its features could be")
         read: list[Tensor] = []
-        head = self._in(theta.dtype).get_submodule(self._head)
+        head = self._in(theta.dtype).get_submodule(self._last())
         handle = head.register_forward_pre_hook(lambda module, given: read.append(given[0]))
         try:
             with self.autocast():

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from heterobench import registry
+from heterobench.algorithms._local_sgd import LocalSGD
 from heterobench.project import Project
 from heterobench.resolve import algorithm_files
 
@@ -19,10 +20,20 @@ class Case:
     settings: dict[str, Any]
 
     def build(self, **more):
-        """(algorithm, hyper-parameters) with `more` over the file's settings."""
+        """(algorithm, hyper-parameters) with `more` over the file's settings.
+
+        What belongs to local SGD is left out where a method has none.
+        """
         module = registry.algorithm(self.algorithm)
+        if self.solves:
+            more = {name: value for name, value in more.items() if name not in LocalSGD.model_fields}
         hp = module.HyperParameters(**self.settings | more)
         return module.make(hp), hp
+
+    @property
+    def solves(self) -> bool:
+        """Whether the method takes no local steps, so that there is no step size."""
+        return "lr" not in self.module.HyperParameters.model_fields
 
     @property
     def module(self):

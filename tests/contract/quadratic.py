@@ -13,6 +13,7 @@ import scipy.optimize
 import torch
 
 from heterobench import registry
+from heterobench.algorithm import Head
 from heterobench.config.schema import Budget, ScheduleFile
 from heterobench.engine.synchronous import RunState, Setting, advance, begin
 from heterobench.federation import Examples, Federation
@@ -25,11 +26,13 @@ FULL = ScheduleFile(title="everybody")
 class QuadraticTask:
     """Task over rows x = [a, b] of shape [B, 2 d]; theta is float64 [d].
 
-    A quadratic has no representation: its features and logits are constant, so terms of them have no gradient.
+    A quadratic has no representation: its features and logits are constant, so terms of them have no gradient. To a
+    method that asks for the last linear layer, theta is the weight of one constant feature.
     """
 
     device = torch.device("cpu")
     sizes = (DIMENSIONS,)
+    head = Head(0, classes=DIMENSIONS, features=1, bias=False)
 
     def init(self, seed):
         generator = torch.Generator().manual_seed(seed)

@@ -155,13 +155,14 @@ def test_a_long_round_ends_at_the_minimiser_of_the_local_loss(case):
     """Which in the first round is f_i(y) + s/2 ||y - x||^2, with the method's s or 0: (a b + s x)/(a + s)."""
     problem = Quadratics.draw(clients=1)
     algorithm, hp = case.build(lr=0.4, **CALM.get(case.name, {}) | ({"rho": 0.0} if case.name == "fedspeed" else {}))
+    algorithm = setting(algorithm, problem.federation(), rounds=2).local.at(0)  # of several phases the first
     ended = []
 
     def finish(work, *rest):
         ended.append(work["theta"].clone())
         return algorithm.finish(work, *rest)
 
-    s = setting(replace(algorithm, finish=finish), problem.federation(), epochs=2000)
+    s = setting(replace(algorithm, finish=finish, at=None), problem.federation(), epochs=2000)
     run(s)
     strength, x = pull(hp), s.task.init(0).numpy()
     minimiser = ((problem.a * problem.b + strength * x) / (problem.a + strength))[0]
@@ -270,18 +271,25 @@ class Killed(BaseException):
 
 
 class Mortal:
-    """A task that dies at its `life`-th gradient."""
+    """A task that dies at its `life`-th call of `grad` or `features`; `calls` counts them."""
 
-    def __init__(self, task, life):
-        self._task, self._life = task, life
+    def __init__(self, task, life=None):
+        self._task, self._life, self.calls = task, life, 0
+
+    def features(self, theta, batch):
+        self._breathe()
+        return self._task.features(theta, batch)
+
+    def _breathe(self):
+        self.calls += 1
+        if self.calls == self._life:
+            raise Killed
 
     def __getattr__(self, name):
         return getattr(self._task, name)
 
     def grad(self, theta, batch, *term):
-        self._life -= 1
-        if self._life == 0:
-            raise Killed
+        self._breathe()
         return self._task.grad(theta, batch, *term)
 
 
@@ -298,11 +306,13 @@ def recorded(case, folder, task):
 
 
 @every
-@pytest.mark.parametrize("life", [2, 11, 19])
+@pytest.mark.parametrize("life", [2, 11, 19, 10**6])
 def test_killed_and_resumed_is_the_straight_run(case, life, tmp_path):
-    straight, state, theta, best = recorded(case, tmp_path / "straight", nets.task())
+    """Among others at the very last call, which a method of phases makes in its last one."""
+    task = Mortal(nets.task())
+    straight, state, theta, best = recorded(case, tmp_path / "straight", task)
     with pytest.raises(Killed):
-        recorded(case, tmp_path / "killed", Mortal(nets.task(), life))
+        recorded(case, tmp_path / "killed", Mortal(nets.task(), min(life, task.calls)))
     resumed, state2, theta2, best2 = recorded(case, tmp_path / "killed", nets.task())
     assert resumed == straight
     assert torch.equal(theta, theta2)

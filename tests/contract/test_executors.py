@@ -133,6 +133,30 @@ def test_convolutions_pooling_and_group_norm(model):
     assert_same(outcome(s, Vmap), run(s), 1e-10)
 
 
+def alternating(length: int):
+    """Phases of `length` rounds: FedAvg with momentum, then statistics (which ccvr asks for in its last round)."""
+    base, other = build("fedavg", lr=0.05, momentum=0.5)[0], build("ccvr", lr=0.05)[0]
+
+    def at(phase):
+        if phase.round == 5:
+            return None
+        return other.at(phase._replace(round=0, rounds=1)) if phase.round // length % 2 else base
+
+    return replace(base, at=at)
+
+
+@pytest.mark.parametrize("length", [1, 2])
+@each
+def test_phases(executor, length):
+    """There and back: other states, messages and epochs; the sixth round passes without anybody doing anything."""
+    federation, task = nets.federation(SIZES, dtype=torch.float64), nets.task(torch.float64)
+    s = setting(alternating(length), federation, task, rounds=7, epochs=2, batch_size=4, schedule=PARTIAL)
+    expected = run(s)
+    assert_same(outcome(s, executor), expected, 1e-9)
+    assert expected.round == 7
+    assert len({name for phase in range(5) for name in s.local.at(phase).reduce}) == 4
+
+
 # the stacked executor: chunks, padding, memory ----------------------------------------------------------------------
 
 

@@ -338,6 +338,16 @@ def test_architectures_schemes_and_their_options_are_checked_early(project, file
     assert all(part in found for part in parts)
 
 
+def test_a_method_that_solves_for_the_last_layer_needs_a_model_of_nothing_else(project):
+    """As a row and as a trial of tuning, before anything is computed; where the extractor is fixed it is fine."""
+    edit(project, FILE, "[fedavg, fedprox, fedadam]", "[fedavg, afl-analytic]")
+    found = message(project)
+    for part in ("afl-analytic on digits.iid.mlp.full", "params/models/mlp.yaml: architecture: mlp", "random_features"):
+        assert part in found
+    edit(project, FILE, "model: mlp", "model: random-relu-200")
+    assert len(table(project).jobs()) == 4
+
+
 @pytest.mark.parametrize("axis", ["partition: [iid, dirichlet-0.1]", "model: mlp"])
 def test_an_empty_list_of_names_is_an_error(project, axis):
     edit(project, FILE, axis, f"{axis.split(':')[0]}: []")

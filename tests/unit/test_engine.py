@@ -300,7 +300,7 @@ def test_pooled_federation_is_one_client_with_everything():
 # engine -------------------------------------------------------------------------------------------------------------
 
 
-def test_server_is_told_cohort_and_population():
+def test_server_is_told_cohort_population_and_seed():
     """`population` counts the clients that can take part."""
     told = []
     real, _ = build("fedavg")
@@ -310,9 +310,9 @@ def test_server_is_told_cohort_and_population():
         return real.serve(server, up, info)
 
     clients = nets.federation(sizes=(6, 0, 9, 5, 0, 7))
-    run(setting(replace(real, serve=serve), clients, nets.task(), rounds=2, epochs=1, schedule=taking(0.5)))
+    run(setting(replace(real, serve=serve), clients, nets.task(), rounds=2, epochs=1, schedule=taking(0.5), seed=5))
     sizes = (128, 8, 24, 3)  # 16 pixels to 8 units to 3 classes
-    assert told == [(0, 2, 4, sizes), (1, 2, 4, sizes)]
+    assert told == [(0, 2, 4, sizes, 5), (1, 2, 4, sizes, 5)]
 
 
 def test_client_is_told_what_it_did():

@@ -27,7 +27,7 @@ def outcomes(make_executor) -> dict[str, torch.Tensor]:
     for case in CASES:
         algorithm, _ = case.build(lr=0.1)
         federation, schedule = nets.federation((9, 1, 12, 7, 3)), ScheduleFile(title="", participation=0.6)
-        s = setting(algorithm, federation, nets.task(), epochs=1, batch_size=4, schedule=schedule)
+        s = setting(algorithm, federation, nets.task(), rounds=3, epochs=1, batch_size=4, schedule=schedule)
         object.__setattr__(s, "executor", make_executor())
         state = begin(s)
         for _ in range(3):

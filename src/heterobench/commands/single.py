@@ -67,7 +67,7 @@ def run_single(project: Project, options: argparse.Namespace) -> None:
     names = {name: getattr(options, name) for name in ("dataset", "partition", "model", "schedule")}
     scenario = resolve.scenario(project, names, budget, {}, None, "command line")
     job = resolve.Job(project, "single", "command-line", scenario, arm, "command line")
-    _ = job.hyperparameters  # a mistake in them is told before anything is computed
+    job.check()  # a mistake is told before anything is computed
 
     if not (project.prepared(options.dataset) / "manifest.json").is_file():
         obtain(project, options.dataset)

@@ -111,21 +111,26 @@ def begin(setting: Setting, folder: Path | None = None) -> RunState:
 
 
 def advance(setting: Setting, state: RunState) -> RunState:
-    """One round: cohort, downlink, local training, uplinks, server. Where nobody is there only time passes."""
-    algorithm, federation, seed, round = setting.algorithm, setting.federation, setting.seed, state.round
+    """One round: cohort, downlink, local training, uplinks, server.
+
+    Where nobody is there only time passes; where the method has ended not even that.
+    """
+    federation, seed, round = setting.federation, setting.seed, state.round
+    if (algorithm := setting.local.at(round)) is None:
+        return replace(state, round=round + 1)
     now = federation.at(round, setting.budget.rounds)
     cohort = schedules.cohort(setting.schedule, seed, round, now.active, setting.attendance)
     if not len(cohort):
         idle = state.simulated_seconds + _seconds(setting, cohort, [])
         return replace(state, round=round + 1, simulated_seconds=idle, train_loss=float("nan"))
     down = algorithm.downlink(state.server)
-    work = [_work(setting, state, int(client)) for client in cohort]
+    work = [_work(setting, algorithm, state, int(client)) for client in cohort]
     results = setting.executor.run(setting.local, down, work)
 
     examples = [len(now.train[int(client)]) for client in cohort]
     up = combine([result.uplink for result in results], examples, algorithm.reduce)
     # a client without examples in this stage is one that was not sampled: it still belongs to the population
-    info = Info(round, len(cohort), len(federation.active), setting.task.sizes)
+    info = Info(round, len(cohort), len(federation.active), setting.task.sizes, seed)
     server = algorithm.serve(state.server, up, info)
     parts = _parts(setting, down, results)
     kept = {w.client: result.state for w, result in zip(work, results, strict=True) if result.state}
@@ -142,11 +147,12 @@ def advance(setting: Setting, state: RunState) -> RunState:
     )
 
 
-def _work(setting: Setting, state: RunState, client: int) -> Work:
-    round = state.round
-    epochs = schedules.epochs(setting.schedule, setting.seed, round, client, setting.budget.local_epochs)
-    share = schedules.share(setting.schedule, setting.seed, round, client)
-    return Work(client, round, epochs, setting.algorithm.lr(round), state.client(client), share)
+def _work(setting: Setting, algorithm: Algorithm, state: RunState, client: int) -> Work:
+    round, full = state.round, algorithm.epochs or setting.budget.local_epochs
+    epochs = schedules.epochs(setting.schedule, setting.seed, round, client, full)
+    # where the method itself says how many epochs, it is a pass over all examples and not work that may be cut short
+    share = 1.0 if algorithm.epochs else schedules.share(setting.schedule, setting.seed, round, client)
+    return Work(client, round, epochs, algorithm.lr(round), state.client(client), share)
 
 
 def _parts(setting: Setting, down: State, results: list[Result]) -> list[schedules.Part]:

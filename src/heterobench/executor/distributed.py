@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from heterobench.algorithm import State
+from heterobench.algorithm import Algorithm, State
 from heterobench.executor.local import Local, Result, Work, local_training
 
 
@@ -72,11 +72,13 @@ class Distributed:
     def __init__(self) -> None:
         self.rank, self.ranks = dist.get_rank(), dist.get_world_size()
         self._blank: Result | None = None
+        self._algorithm: Algorithm | None = None
 
     def run(self, local: Local, down: State, cohort: list[Work]) -> list[Result]:
+        algorithm = local.at(cohort[0].round)
         mine = [local_training(local, down, work) for work in cohort[self.rank :: self.ranks]]
-        if self._blank is None:
-            self._blank = self._learn_shapes(mine, local)
+        if self._blank is None or algorithm is not self._algorithm:
+            self._blank, self._algorithm = self._learn_shapes(mine, local), algorithm
         share = -(-len(cohort) // self.ranks)
         mine += [self._blank] * (share - len(mine))  # equal shares: collective operations want equal shapes
         uplinks = {name: self._exchange([r.uplink[name] for r in mine]) for name in self._blank.uplink}
@@ -114,4 +116,4 @@ class Distributed:
         return [part[k] for k in range(len(stacked)) for part in gathered]
 
     def close(self) -> None:
-        self._blank = None
+        self._blank = self._algorithm = None

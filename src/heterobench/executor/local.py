@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from heterobench import keyed
-from heterobench.algorithm import Algorithm, Done, LocalData, State, Step
+from heterobench.algorithm import Algorithm, Done, LocalData, Phase, State, Step
 from heterobench.federation import Federation, batches
 from heterobench.task import Batch, Task, Term
 
@@ -25,6 +25,12 @@ class Local:
     batch_size: int
     seed: int
     rounds: int = 1
+
+    def at(self, round: int) -> Algorithm | None:
+        """The algorithm of a round; None where the method has ended before."""
+        if self.algorithm.at is None:
+            return self.algorithm
+        return self.algorithm.at(Phase(round, self.rounds, self.task.head))
 
 
 class Work(NamedTuple):
@@ -94,7 +100,7 @@ def batches_of(local: Local, work: Work, down: State | None = None) -> list[np.n
 
 def _plan(local: Local, down: State | None, work: Work, rows: np.ndarray) -> list[np.ndarray]:
     """The mini-batches of the whole of this work."""
-    if local.algorithm.batches is None:
+    if (choose := local.at(work.round).batches) is None:
         return batches(local.seed, work.round, work.client, rows, work.epochs, local.batch_size)
 
     def losses(theta: Tensor) -> np.ndarray:
@@ -105,12 +111,12 @@ def _plan(local: Local, down: State | None, work: Work, rows: np.ndarray) -> lis
         return keyed.generator(local.seed, purpose, work.round, work.client)
 
     data = LocalData(len(rows), local.batch_size, work.epochs, losses, generator)
-    return [rows[chosen] for chosen in local.algorithm.batches(down, client_state(local, work), data)]
+    return [rows[chosen] for chosen in choose(down, client_state(local, work), data)]
 
 
 def client_state(local: Local, work: Work) -> State:
     """C as `start` and `finish` see it: what the client keeps and, where the algorithm asks for it, its chance."""
-    if not local.algorithm.chance:
+    if not local.at(work.round).chance:
         return work.state
     drawn = keyed.generator(local.seed, "chance", work.round, work.client).random()
     return {**work.state, "chance": torch.tensor(drawn, dtype=torch.float64, device=local.task.device)}
@@ -118,7 +124,7 @@ def client_state(local: Local, work: Work) -> State:
 
 def local_training(local: Local, down: State, work: Work) -> Result:
     """start, then grad and step for every batch, then finish."""
-    algorithm, task, pool = local.algorithm, Counted(local.task), local.federation.pool
+    algorithm, task, pool = local.at(work.round), Counted(local.task), local.federation.pool
     client = client_state(local, work)
     state = algorithm.start(down, client)
     loss, steps = 0.0, 0

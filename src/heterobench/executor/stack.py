@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from heterobench.algorithm import State, Step
+from heterobench.algorithm import Algorithm, State, Step
 from heterobench.executor.local import Counted, Local
 from heterobench.task import Batch
 
@@ -29,8 +29,8 @@ class Stack:
     `losses` [clients] adds up the losses of their batches, `examples` [clients] the gradients of examples.
     """
 
-    def __init__(self, local: Local):
-        self.local, self.task = local, local.task.functional()
+    def __init__(self, local: Local, algorithm: Algorithm):
+        self.local, self.algorithm, self.task = local, algorithm, local.task.functional()
 
     def load(self, states: list[State]) -> None:
         """Begin with these states."""
@@ -88,7 +88,7 @@ class Stack:
 
         Hooks see one client's tensors (torch.func.vmap).
         """
-        algorithm = self.local.algorithm
+        algorithm = self.algorithm
         x, y, _ = self.local.federation.pool.batch(rows.flatten())
 
         def one(own: State, batch: Batch) -> tuple[State, Tensor, Tensor]:
@@ -110,8 +110,8 @@ class FixedStack(Stack):
     round.
     """
 
-    def __init__(self, local: Local, recorder: Recorder):
-        super().__init__(local)
+    def __init__(self, local: Local, algorithm: Algorithm, recorder: Recorder):
+        super().__init__(local, algorithm)
         self._recorder, self._recordings = recorder, {}
         self.state, self._longest = {}, 0
 

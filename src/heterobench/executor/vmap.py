@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from heterobench.algorithm import Done, State
+from heterobench.algorithm import Algorithm, Done, State
 from heterobench.executor.local import Local, Result, Work, batches_of, client_state, local_training
 from heterobench.executor.stack import FixedStack, Plan, Recorder, Stack, cuda_graph
 
@@ -31,13 +31,15 @@ class Vmap:
         """`recorder` records steps on any device; without one, CUDA graphs do it on a GPU."""
         self.memory, self._recorder = memory, recorder
         self._local: Local | None = None
+        self._algorithm: Algorithm | None = None
         self._stack: Stack | None = None
 
     def run(self, local: Local, down: State, cohort: list[Work]) -> list[Result]:
         plans = [batches_of(local, work, down) for work in cohort]
         order = sorted(range(len(cohort)), key=lambda i: len(plans[i]), reverse=True)
-        if local is not self._local:
-            self._begin(local, down, cohort[0])
+        algorithm = local.at(cohort[0].round)
+        if local is not self._local or algorithm is not self._algorithm:
+            self._begin(local, algorithm, down, cohort[0])
         longest = max(len(rows) for plan in plans for rows in plan)
         size = max(1, int(self.memory // (self._state + longest * self._example)))  # clients trained at once
         results: dict[int, Result] = {}
@@ -50,14 +52,14 @@ class Vmap:
                 results.update(zip(chunk, trained, strict=True))
         return [results[i] for i in range(len(cohort))]
 
-    def _begin(self, local: Local, down: State, work: Work) -> None:
-        self._state, self._example = _bytes(local, down, work)
+    def _begin(self, local: Local, algorithm: Algorithm, down: State, work: Work) -> None:
+        self._state, self._example = _bytes(local, algorithm, down, work)
         recorder = self._recorder or (cuda_graph if local.task.device.type == "cuda" else None)
-        self._stack = FixedStack(local, recorder) if recorder else Stack(local)
-        self._local = local
+        self._stack = FixedStack(local, algorithm, recorder) if recorder else Stack(local, algorithm)
+        self._local, self._algorithm = local, algorithm
 
     def close(self) -> None:
-        self._local = self._stack = None
+        self._local = self._algorithm = self._stack = None
 
 
 class _Computed(TorchDispatchMode):
@@ -72,7 +74,7 @@ class _Computed(TorchDispatchMode):
         return result
 
 
-def _bytes(local: Local, down: State, work: Work) -> tuple[int, int]:
+def _bytes(local: Local, algorithm: Algorithm, down: State, work: Work) -> tuple[int, int]:
     """Upper estimate of what one client needs: bytes for its states, and bytes for each example of a batch.
 
     Counted is everything that a gradient computes, as if nothing were freed on the way. It is linear in the number of
@@ -80,11 +82,11 @@ def _bytes(local: Local, down: State, work: Work) -> tuple[int, int]:
     and a resumed run is cut into the chunks of the straight one.
     """
     task, pool = local.task.functional(), local.federation.pool
-    state = local.algorithm.start(down, client_state(local, work))
+    state = algorithm.start(down, client_state(local, work))
 
     def computed(examples: int) -> int:
         with _Computed() as mode:
-            local.algorithm.grad(state, pool.batch(np.zeros(examples, dtype=np.int64)), task)
+            algorithm.grad(state, pool.batch(np.zeros(examples, dtype=np.int64)), task)
         return mode.total
 
     one, two = computed(1), computed(2)
@@ -94,7 +96,7 @@ def _bytes(local: Local, down: State, work: Work) -> tuple[int, int]:
 
 def _train(stack: Stack, down: State, cohort: list[Work], plans: list[Plan]) -> list[Result]:
     """Results of a chunk in its order, which is descending in the number of steps."""
-    algorithm, lr = stack.local.algorithm, cohort[0].lr
+    algorithm, lr = stack.algorithm, cohort[0].lr
     assert all(work.lr == lr for work in cohort), "the step size is the same for every client of a round"
     clients = [client_state(stack.local, work) for work in cohort]
     stack.load([algorithm.start(down, client) for client in clients])

@@ -1,10 +1,10 @@
 """Persistent processes, one thread each, that share parameters in memory: the executor for several CPU cores.
 
-The first client of a run is computed here, to learn the shapes of what clients return; then the processes are
-forked, so that data, nets and algorithms are theirs without a copy. In a round the downlink and the cohort's states
-are written to shared memory, each process takes the next client that nobody has taken, and writes its result into
-that client's place: results stand in the order of the cohort whoever computed them, and every client's arithmetic is
-that of the loop executor, bit for bit.
+The first client of a run, or of a phase of it, is computed here, to learn the shapes of what clients return; then the
+processes are forked, so that data, nets and algorithms are theirs without a copy. In a round the downlink and the
+cohort's states are written to shared memory, each process takes the next client that nobody has taken, and writes its
+result into that client's place: results stand in the order of the cohort whoever computed them, and every client's
+arithmetic is that of the loop executor, bit for bit.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from heterobench.algorithm import State
+from heterobench.algorithm import Algorithm, State
 from heterobench.errors import RunError
 from heterobench.executor.local import Local, Result, Work, local_training
 from heterobench.memory import keep_freed_memory
@@ -48,14 +48,17 @@ class Workers:
     def __init__(self, count: int):
         self.count = count
         self._local: Local | None = None
+        self._algorithm: Algorithm | None = None
         self._pipes: list[Any] = []
         self._processes: list[Any] = []
 
     def run(self, local: Local, down: State, cohort: list[Work]) -> list[Result]:
         results: list[Result] = []
-        if local is not self._local or len(cohort) > self._room:
+        algorithm = local.at(cohort[0].round)
+        if local is not self._local or algorithm is not self._algorithm or len(cohort) > self._room:
             first = local_training(local, down, cohort[0])
             self._begin(local, down, first, cohort)
+            self._algorithm = algorithm
             results, cohort = [first], cohort[1:]
         _write(self._down, 0, down)
         for index, work in enumerate(cohort):
@@ -141,4 +144,4 @@ class Workers:
             pipe.close()
         for process in self._processes:
             process.join()
-        self._pipes, self._processes, self._local = [], [], None
+        self._pipes, self._processes, self._local, self._algorithm = [], [], None, None

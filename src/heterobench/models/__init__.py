@@ -1,8 +1,9 @@
 """Small nets, one file each, and what inputs they take.
 
 A file says `KINDS` (the kinds of data sets that it takes, of `heterobench.data.schema.KINDS`), `Options`, where not
-every shape will do `problem(shape, options)` (what is wrong with inputs of that shape, or None), and
-`make(shape, classes, options)`. All but `make` do without torch, so that mistakes are told early.
+every shape will do `problem(shape, options)` (what is wrong with inputs of that shape, or None), `HEAD_ONLY = True`
+where the last linear layer is all that is trained, and `make(shape, classes, options)`. All but `make` do without
+torch, so that mistakes are told early.
 
 A net maps x [B, *shape] (float; tokens are uint8) to logits [B, classes]. Nets have no buffers (GroupNorm or no
 norm): what is averaged is then exactly what is trained. What is fixed beside it is a `heterobench.frozen.Frozen`.
@@ -37,6 +38,16 @@ def architecture(name: str, where: str) -> ModuleType:
 def check(file: ModelFile, where: str):
     """The validated options of a model file."""
     return build_options(architecture(file.architecture, where).Options, file.options, f"{where}: options")
+
+
+def check_head_only(file: ModelFile, where: str) -> None:
+    """An error, which begins with `where`, unless the last linear layer is all that is trained."""
+    allowed = [name for name in architectures() if getattr(architecture(name, where), "HEAD_ONLY", False)]
+    if file.architecture not in allowed:
+        raise ConfigurationError(
+            f"{where}: architecture: {file.architecture} trains more than its last linear layer; "
+            f"allowed here: {', '.join(allowed)}"
+        )
 
 
 def check_inputs(file: ModelFile, kind: str, shape: tuple[int, ...], where: str) -> None:

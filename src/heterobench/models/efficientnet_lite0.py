@@ -17,6 +17,7 @@ from heterobench.errors import ConfigurationError
 from heterobench.files import file_digest
 
 KINDS = ("image",)
+HEAD_ONLY = True
 FEATURES = 1280
 SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"  # of the weights: they decide every result
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's pixels, from 0 to 1

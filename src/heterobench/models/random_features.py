@@ -21,6 +21,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_va
 from heterobench.config.strict import Strict
 
 KINDS = ("image", "signal", "table")
+HEAD_ONLY = True
 
 
 class Options(Strict):

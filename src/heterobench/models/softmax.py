@@ -7,6 +7,7 @@ import math
 from heterobench.config.strict import Strict
 
 KINDS = ("image", "signal", "table")
+HEAD_ONLY = True
 
 
 class Options(Strict):
