@@ -18,7 +18,7 @@ presets:
       - {dataset: digits, model: softmax, partition: [dirichlet-0.1, iid], schedule: full}
     budget: {rounds: 25, local_epochs: 2, batch_size: 16}
     tuning: {trials: 2, seeds: [7]}
-    algorithms: [fedavg, scaffold, local-only]
+    algorithms: [scaffold, local-only]
 """
 
 

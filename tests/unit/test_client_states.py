@@ -318,6 +318,7 @@ checkpoint.save(folder, state, {{}}, {{}})
 """
 
 
+@pytest.mark.slow  # one kill is tested for every method by the contract
 def test_a_run_killed_again_and_again_ends_with_the_same_bits(tmp_path):
     """SIGKILL at arbitrary instants, with the store on disk and compactions between checkpoints."""
     tests = str(Path(__file__).parents[1])

@@ -38,6 +38,7 @@ def test_one_run_from_nothing(project):
         assert database.execute("SELECT COUNT(*) FROM tags WHERE key = 'heterobench.run_id'").fetchone() == (1,)
 
 
+@pytest.mark.slow  # the follower alone is tested in test_tracking.py
 def test_dead_tracker_does_not_stop_a_run(project):
     result = heterobench(
         project, "run", "--model", "softmax", "--rounds", "1", "--seed", "5", MLFLOW_TRACKING_URI="http://127.0.0.1:9"

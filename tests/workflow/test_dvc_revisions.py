@@ -114,6 +114,7 @@ def show(project: Project, *arguments: str) -> dict:
     return json.loads(result.stdout)
 
 
+@pytest.mark.slow  # what DVC is given is tested without it
 def test_dvc_compares_two_revisions(bench, tmp_path):
     project = bench.project
     evaluate(bench)

@@ -19,7 +19,7 @@ from miniature import environment, miniature
 from miniature import snakemake as run_snakemake
 
 COMPARED = ("rounds.jsonl", "final.safetensors", "selected.safetensors", "config.json")
-TRIALS = 2 * 3 * 2  # scenarios, arms, trials: the runs of tuning, one seed each
+TRIALS = 2 * 2 * 2  # scenarios, arms, trials: the runs of tuning, one seed each
 
 pytestmark = pytest.mark.xdist_group("pipeline")
 
@@ -57,7 +57,7 @@ def test_everything_is_made(straight):
     folder = straight / "results" / "miniature" / "mini"
     for name in ("report.html", "tables/accuracy.csv", "tables/accuracy.tex", "figures/curves-rounds.svg"):
         assert (folder / name).stat().st_size > 0, name
-    assert len(records(straight)) == (2 * 3 * 2 + TRIALS) * len(COMPARED) + 2 * 3
+    assert len(records(straight)) == (2 * 2 * 2 + TRIALS) * len(COMPARED) + 2 * 2
     assert (straight / "results/partitions/digits/dirichlet-0.1.svg").is_file()
 
 
@@ -66,14 +66,14 @@ def test_every_run_is_in_the_tracker_once(straight):
         rows = database.execute(
             "SELECT value, COUNT(*) FROM tags WHERE key = 'heterobench.run_id' GROUP BY value"
         ).fetchall()
-    assert len(rows) == 2 * 3 * 2 + TRIALS + 1  # and the tables
+    assert len(rows) == 2 * 2 * 2 + TRIALS + 1  # and the tables
     assert {count for _, count in rows} == {1}
 
 
 def test_every_run_of_the_table_has_what_tuning_chose(straight):
     folder = straight / "results" / "miniature" / "mini"
     chosen = sorted(folder.glob("tuning/*/*/chosen.json"))
-    assert len(chosen) == 2 * 3
+    assert len(chosen) == 2 * 2
     for file in chosen:
         answer = json.loads(file.read_text())
         assert len(answer["trials"]) == 2
