@@ -239,7 +239,7 @@ def test_trap_what_is_sent_and_computed_is_counted():
 
 def test_weight_decay_belongs_to_the_local_loss():
     """The fixed point is that of sum of f_i + lambda/2 ||x||^2, which caches and both gradients agree on."""
-    problem, decay = Quadratics.draw(), 0.3
+    problem, decay = Quadratics.draw(clients=4), 0.3
     s = setting(build("fedamd", lr=0.05, p=2, server_lr=0.5, weight_decay=decay)[0], problem.federation(), rounds=500)
     expected = (problem.a * problem.b).mean(0) / (problem.a.mean(0) + decay)
     np.testing.assert_allclose(run(s).server["theta"].numpy(), expected, atol=1e-9)

@@ -110,11 +110,11 @@ def test_quadratic_federation_with_unequal_local_work(case):
 
 @corrected
 def test_drift_free_methods_reach_the_optimum_under_partial_participation(case):
-    problem = Quadratics.draw(clients=20)
+    problem = Quadratics.draw(clients=10)
     algorithm, hp = calm(case)
     s = setting(algorithm, problem.federation(), schedule=ScheduleFile(title="", participation=0.25))
-    found = settled(s, 20, 1500)
-    np.testing.assert_allclose(found, expected(case, problem, algorithm, hp, np.full(20, 5)), atol=1e-6)
+    found = settled(s, 10, 1500)
+    np.testing.assert_allclose(found, expected(case, problem, algorithm, hp, np.full(10, 5)), atol=1e-6)
 
 
 @corrected

@@ -57,6 +57,8 @@ def results(benchmark: resolve.Benchmark) -> ReportData:
 def bench(tmp_path, monkeypatch) -> resolve.Benchmark:
     isolate(monkeypatch, tmp_path)
     project = Project(miniature(tmp_path / "project"))
+    file = project.params / "benchmarks" / "miniature.yaml"
+    file.write_text(file.read_text().replace("[scaffold, local-only]", "[fedavg, scaffold, local-only]"))
     return resolve.benchmark(project, "miniature", "mini")
 
 
