@@ -91,7 +91,7 @@ def test_invariant_4_fixed_point_is_fedavgs_with_local_rate_beta_eta(beta):
 
 def test_invariant_4_drift_shrinks_linearly_with_beta():
     """fedavg-m 4: the distance to the true optimum, for small beta eta."""
-    problem = Quadratics.draw()
+    problem = Quadratics.draw(clients=5)
     optimum = problem.optimum("uniform")
     distances = []
     for beta in (0.2, 0.1):
