@@ -153,7 +153,7 @@ class Algorithm:
     """(S, reduced U, info) -> S'."""
 
     step: Callable[[State, Tensor, Step], State]
-    """(W, g, step) -> W: the local optimiser."""
+    """(W, g, step) -> W: the local optimiser. No entry of the result is the old tensor of another: copy its numbers."""
 
     lr: Callable[[int], float]
     """round -> local step size."""

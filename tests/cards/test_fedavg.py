@@ -8,6 +8,7 @@ import torch
 
 from contract import nets
 from contract.quadratic import DIMENSIONS, Quadratics, QuadraticTask, build, run, setting
+from contract.spies import noisy
 from heterobench import models
 from heterobench.config.schema import ScheduleFile
 from heterobench.engine.synchronous import RunState, advance, begin
@@ -42,16 +43,6 @@ def exact_federation(sizes) -> Federation:
     single = nets.federation(sizes=sizes)
     pool = Examples(single.pool.x.double(), single.pool.y)
     return Federation(pool, single.train, single.validation, single.test, pool)
-
-
-def noisy(sizes, seed=0) -> Federation:
-    """Quadratic examples [a, b] that differ within a client; the last column tells examples apart."""
-    rng = np.random.default_rng(seed)
-    n = sum(sizes)
-    x = np.hstack([rng.uniform(0.2, 2.0, (n, DIMENSIONS)), rng.normal(size=(n, DIMENSIONS))])
-    pool = Examples(torch.from_numpy(x), torch.zeros(n, dtype=torch.int64))
-    rows = np.split(np.arange(n), np.cumsum(sizes)[:-1])
-    return Federation(pool, rows, rows, rows, pool)
 
 
 def one_round(algorithm, federation, theta, **more):

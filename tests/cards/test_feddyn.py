@@ -11,9 +11,10 @@ from pydantic import ValidationError
 
 from contract import nets
 from contract.quadratic import DIMENSIONS, Quadratics, QuadraticTask, build, run, setting
+from contract.spies import noisy
 from heterobench.config.schema import ScheduleFile
 from heterobench.engine.synchronous import advance, begin
-from heterobench.federation import Examples, Federation, batches
+from heterobench.federation import batches
 from heterobench.schedule import cohort
 
 HALF = ScheduleFile(title="half", participation=0.5)
@@ -31,15 +32,6 @@ def exact(alpha: float) -> dict:
     low, high = 0.5 + alpha, 2.0 + alpha
     contraction = (high - low) / (high + low)
     return {"lr": 2 / (low + high), "alpha": alpha}, int(np.ceil(np.log(1e-15) / np.log(contraction)))
-
-
-def noisy(sizes, seed=0) -> Federation:
-    rng = np.random.default_rng(seed)
-    n = sum(sizes)
-    x = np.hstack([rng.uniform(0.2, 2.0, (n, DIMENSIONS)), rng.normal(size=(n, DIMENSIONS))])
-    pool = Examples(torch.from_numpy(x), torch.zeros(n, dtype=torch.int64))
-    rows = np.split(np.arange(n), np.cumsum(sizes)[:-1])
-    return Federation(pool, rows, rows, rows, pool)
 
 
 def linear_terms(state, clients):

@@ -11,10 +11,10 @@ from pydantic import ValidationError
 
 from contract import nets
 from contract.arms import CASES
+from contract.linear import LinearTask, linear
 from contract.quadratic import DIMENSIONS, Quadratics, build, run, setting
 from heterobench.config.schema import ScheduleFile
 from heterobench.engine.synchronous import RunState, advance, begin
-from heterobench.federation import Examples, Federation
 from heterobench.schedule import cohort
 
 RULES = ("momentum", "adagrad", "adam", "yogi")
@@ -22,31 +22,10 @@ ADAPTIVE = RULES[1:]
 HALF = ScheduleFile(title="half", participation=0.5)
 
 
-class LinearTask:
-    """The gradient of a batch is the mean of its rows x [B, d], wherever theta is."""
-
-    device = torch.device("cpu")
-    sizes = (DIMENSIONS,)
-
-    def init(self, seed):
-        return torch.zeros(DIMENSIONS, dtype=torch.float64)
-
-    def grad(self, theta, batch, term=None):
-        g = batch.x.mean(0)
-        return g, {"loss": g @ theta}
-
-
-def linear(g) -> Federation:
-    """Two clients with the same constant gradient g [d]: with one step of 0.1, Delta = -0.1 g in every round."""
-    pool = Examples(torch.as_tensor(np.tile(g, (2, 1))), torch.zeros(2, dtype=torch.int64))
-    rows = [np.array([0]), np.array([1])]
-    return Federation(pool, rows, rows, rows, pool)
-
-
 def constant(delta, **settings):
     """A setting in which the averaged update is `delta` [d] in every round, and its first state."""
     algorithm, _ = build("fedopt", lr=0.1, **settings)
-    s = setting(algorithm, linear(-10 * np.asarray(delta)), LinearTask(), epochs=1)
+    s = setting(algorithm, linear(np.tile(-10 * np.asarray(delta), (2, 1)), [1, 1]), LinearTask(), epochs=1)
     return s, begin(s)
 
 

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from contract import nets
 from contract.quadratic import DIMENSIONS, Quadratics, QuadraticTask, build, run, setting
+from contract.spies import Spy
 from heterobench import models
 from heterobench.config.schema import ScheduleFile
 from heterobench.engine.client_states import ClientStates
@@ -21,21 +22,6 @@ from heterobench.task import Classification
 
 THIRD = ScheduleFile(title="a third", participation=0.34)
 SIZES = (9, 5, 12, 7, 15, 3)
-
-
-class Spy:
-    """A task that remembers every gradient."""
-
-    def __init__(self, task):
-        self._task, self.gradients = task, []
-
-    def __getattr__(self, name):
-        return getattr(self._task, name)
-
-    def grad(self, theta, batch, term=None):
-        g, aux = self._task.grad(theta, batch, term)
-        self.gradients.append(g.clone())
-        return g, aux
 
 
 def exact_net() -> Classification:
