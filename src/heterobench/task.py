@@ -183,23 +183,29 @@ class Classification:
         return self._chains[shape]
 
     def grad(self, theta: Tensor, batch: Batch, term: Term | None = None) -> tuple[Tensor, dict[str, Tensor]]:
-        net = self._bind(theta)
+        self._bind(theta)
         if term is None and (chain := self._chain(batch.x)):
             g = torch.empty_like(theta)
             loss = chain.gradient(self._parts, list(self.layout.split(g).values()), batch.x, batch.y)
             return g, {"loss": loss}
-        total, loss = self.losses(net, theta, batch, term)
+        return self._autograd(theta, batch, term)
+
+    def _autograd(self, theta: Tensor, batch: Batch, term: Term | None = None) -> tuple[Tensor, dict[str, Tensor]]:
+        """`grad` by autograd."""
+        total, loss = self.losses(self._bind(theta), theta, batch, term)
         parts = torch.autograd.grad(total, self._parameters)
         return torch.cat([part.reshape(-1) for part in parts]), {"loss": loss.detach()}
 
     def flops(self, x: Tensor) -> int:
-        """Floating point operations of `grad` for one example like those of x [B, *shape]; counted once per shape."""
+        """Floating point operations of `grad` for one example like those of x [B, *shape]; counted once per shape.
+
+        Those of autograd, whichever way it is computed here: the same number on every device.
+        """
         shape = tuple(x.shape[1:])
         if shape not in self._flops:
-            self._chain(x)  # finding out whether there is one is no part of it
             theta = torch.zeros(sum(self.layout.sizes), dtype=self._parameters[0].dtype, device=self.device)
             one = Batch(x[:1], torch.zeros(1, dtype=torch.int64, device=self.device))
-            self._flops[shape] = flops.counted(lambda: self.grad(theta, one))
+            self._flops[shape] = flops.counted(lambda: self._autograd(theta, one))
         return self._flops[shape]
 
     def logits(self, theta: Tensor, x: Tensor) -> Tensor:

@@ -96,6 +96,31 @@ def test_convolution_with_stride_padding_and_groups_without_bias():
         torch.testing.assert_close(one, other, atol=1e-12, rtol=1e-12)
 
 
+@pytest.mark.parametrize("bias", [True, False])
+def test_grey_convolution_and_pooling_are_one_layer(bias):
+    """Padding and windows that differ by direction, on images that are no squares."""
+    made = nn.Sequential(
+        nn.Conv2d(1, 3, (3, 4), padding=(1, 2), bias=bias), nn.MaxPool2d(2), nn.ReLU(), nn.Flatten(), nn.Linear(60, 10)
+    ).double()
+    x, y = torch.randn(5, 1, 8, 9, dtype=torch.float64), torch.randint(10, (5,))
+    assert len(Chain.of(made, (1, 8, 9)).layers) == 4
+    (loss, gradients), (expected, autograd) = both(made, x, y)
+    torch.testing.assert_close(loss, expected)
+    for one, other in zip(gradients, autograd, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-12, rtol=1e-12)
+
+
+@pytest.mark.parametrize("convolution", [nn.Conv2d(1, 2, 2, stride=2), nn.Conv2d(1, 2, 3, dilation=2, padding=2)])
+def test_other_convolutions_before_a_pooling_stay_two_layers(convolution):
+    made = nn.Sequential(convolution, nn.MaxPool2d(2), nn.Flatten(), nn.LazyLinear(10)).double()
+    x, y = torch.randn(5, 1, 8, 8, dtype=torch.float64), torch.randint(10, (5,))
+    made(x)
+    assert len(Chain.of(made, (1, 8, 8)).layers) == 4
+    (_, gradients), (_, autograd) = both(made, x, y)
+    for one, other in zip(gradients, autograd, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-12, rtol=1e-12)
+
+
 def test_task_takes_the_chain_and_another_net_does_not():
     for architecture, options, chained in (("lenet", {}, True), ("resnet", {}, False)):
         file = ModelFile(title="", architecture=architecture, options=options)
