@@ -50,7 +50,7 @@ class Info(NamedTuple):
 
     `population` counts the clients that can take part (those with training examples), `cohort` those that did.
     `sizes`: how theta is cut into the tensors of the net, their numbers of entries in order. `seed`: of the run, for
-    draws of the server's own (`heterobench.keyed`).
+    draws of the server's own (`heterobench.keyed`). `task`: of the run, for a server that computes with the net.
     """
 
     round: int
@@ -58,6 +58,7 @@ class Info(NamedTuple):
     population: int
     sizes: tuple[int, ...] = ()
     seed: int = 0
+    task: Any = None
 
 
 class Head(NamedTuple):
@@ -92,11 +93,12 @@ class Head(NamedTuple):
 
 
 class Phase(NamedTuple):
-    """Where a run stands: `round`, from 0, of `rounds`; `head`: the net's last linear layer."""
+    """Where a run stands: `round`, from 0, of `rounds`; `head`: the net's last linear layer; `shape` of an example."""
 
     round: int
     rounds: int
     head: Head
+    shape: tuple[int, ...] = ()
 
 
 class LocalData(NamedTuple):
@@ -112,6 +114,18 @@ class LocalData(NamedTuple):
     epochs: int
     losses: Callable[[Tensor], np.ndarray]
     generator: Callable[[str], np.random.Generator]
+
+
+class OwnData(NamedTuple):
+    """What a client can make examples of: its own, x [n, *shape] as a model sees them and y int64 [n], and the task.
+
+    generator: purpose and numbers -> random numbers decided by (seed, client) and these, the same in every round.
+    """
+
+    x: Tensor
+    y: Tensor
+    task: Any
+    generator: Callable[..., np.random.Generator]
 
 
 def _no_state(theta: Tensor) -> State:
@@ -175,14 +189,20 @@ class Algorithm:
     batches: Callable[[State, State, LocalData], list[np.ndarray]] | None = None
     """(D, C, data) -> the batches of the local steps, numbers of examples of the data; None: all, epoch by epoch."""
 
+    virtual: Callable[[State, State, OwnData], tuple[State, Tensor, Tensor]] | None = None
+    """(D, C, own) -> (C, x [m, ...], y int64 [m]): examples that a client makes itself, and that its local training
+    goes over in place of its own; None: its own. They need not look like those of the data set: `grad` finds in its
+    batches what was made here. The client state that comes back, with the same entries, is the one that `start` and
+    `finish` see. Not together with `batches`."""
+
     chance: bool = False
     """Whether `start` and `finish` find C["chance"], a uniform number [] in [0, 1) decided by (seed, round, client)."""
 
     at: Callable[[Phase], Algorithm | None] | None = None
     """phase -> the algorithm of this round, for methods that consist of phases; None: the method has ended, and the
-    round passes without anybody doing anything. Taken from it are downlink, batches, chance, start, grad, step,
-    finish, reduce, serve, lr and epochs. Where nothing has changed it is best the same object: executors keep what
-    they have prepared."""
+    round passes without anybody doing anything. Taken from it are downlink, batches, virtual, chance, start, grad,
+    step, finish, reduce, serve, lr and epochs, and from that of the first round init_server and init_client. Where
+    nothing has changed it is best the same object: executors keep what they have prepared."""
 
     epochs: int | None = None
     """Epochs of local work; None: those of the budget."""

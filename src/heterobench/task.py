@@ -75,6 +75,15 @@ class Task(Protocol):
     def features(self, theta: Tensor, batch: Batch) -> Tensor:
         """The representation [B, F] of a batch, see `Outputs`; without a gradient."""
 
+    def head_grad(self, theta: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """`grad` for the last linear layer alone, of a batch of its inputs x [B, F]; every other entry is 0."""
+
+    def represent(self, theta: Tensor, x: Tensor) -> Tensor:
+        """The representation [B, F] of x [B, *shape], differentiable in theta and x."""
+
+    def mean_loss(self, theta: Tensor, batch: Batch) -> Tensor:
+        """Mean loss [] of a batch, differentiable in theta and batch.x, any number of times."""
+
     def functional(self) -> Task:
         """This task with `grad` and `features` that torch.func.vmap can map, and a `grad` that obeys batch.weight."""
 
@@ -113,6 +122,24 @@ def _mean_loss(logits: Tensor, batch: Batch) -> Tensor:
     if batch.weight is None:
         return functional.cross_entropy(logits, batch.y)
     return functional.cross_entropy(logits, batch.y, reduction="none") @ _as(batch.weight, logits.dtype)
+
+
+def _weights(theta: Tensor, batch: Batch) -> Tensor:
+    """Of each example in a mean [B], in theta's precision."""
+    even = batch.weight is None
+    return theta.new_full((len(batch.y),), 1 / len(batch.y)) if even else _as(batch.weight, theta.dtype)
+
+
+def head_gradient(head: Head, theta: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    """Gradient [P] of the mean cross-entropy of inputs x [B, F] of the last layer, and {"loss": that mean loss []}.
+
+    In closed form: (softmax - one-hot)^T x, which needs no graph and which torch.func.vmap maps.
+    """
+    logits = functional.linear(batch.x, *head.read(theta))
+    truth = batch.y[:, None] == torch.arange(head.classes, device=theta.device)
+    apart = (logits.softmax(1) - truth.to(theta.dtype)) * _weights(theta, batch)[:, None]
+    g = head.written(torch.zeros_like(theta), apart.t() @ batch.x, apart.sum(0))
+    return g, {"loss": _mean_loss(logits, batch)}
 
 
 class Classification:
@@ -196,6 +223,13 @@ class Classification:
         parts = torch.autograd.grad(total, self._parameters)
         return torch.cat([part.reshape(-1) for part in parts]), {"loss": loss.detach()}
 
+    def head_grad(self, theta: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        return head_gradient(self.head, theta, batch)
+
+    def represent(self, theta: Tensor, x: Tensor) -> Tensor:
+        nobody = torch.zeros(len(x), dtype=torch.int64, device=x.device)
+        return self.outputs(partial(self.logits, theta), theta, Batch(x, nobody)).features
+
     def flops(self, x: Tensor) -> int:
         """Floating point operations of `grad` for one example like those of x [B, *shape]; counted once per shape.
 
@@ -238,9 +272,7 @@ class Classification:
                 logits = net(batch.x)
         finally:
             handle.remove()
-        even = batch.weight is None
-        weight = theta.new_full((len(batch.y),), 1 / len(batch.y)) if even else _as(batch.weight, theta.dtype)
-        return Outputs(read[-1].to(theta.dtype), logits.to(theta.dtype), weight)
+        return Outputs(read[-1].to(theta.dtype), logits.to(theta.dtype), _weights(theta, batch))
 
     @torch.no_grad()
     def features(self, theta: Tensor, batch: Batch) -> Tensor:

@@ -17,6 +17,7 @@ from heterobench.algorithm import Head
 from heterobench.config.schema import Budget, ScheduleFile
 from heterobench.engine.synchronous import RunState, Setting, advance, begin
 from heterobench.federation import Examples, Federation
+from heterobench.task import head_gradient
 from heterobench.training import thetas
 
 DIMENSIONS = 5
@@ -47,6 +48,16 @@ class QuadraticTask:
         if batch.weight is None:
             return g.mean(0), {"loss": loss.mean()}
         return batch.weight @ g, {"loss": batch.weight @ loss}
+
+    def mean_loss(self, theta, batch):
+        a, b = batch.x.chunk(2, dim=1)
+        return 0.5 * (a * (theta - b) ** 2).sum(1).mean()
+
+    def represent(self, theta, x):
+        return theta.new_ones(len(x), 1)
+
+    def head_grad(self, theta, batch):
+        return head_gradient(self.head, theta, batch)
 
     def functional(self):
         return self

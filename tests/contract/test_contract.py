@@ -82,6 +82,11 @@ def assert_settled(case, found: np.ndarray, point: np.ndarray) -> None:
         np.testing.assert_allclose(found, point, atol=1e-7)
 
 
+def patience(case, rounds: int) -> int:
+    """Rounds until a method has settled; few of one that does not go where theory says."""
+    return 20 if "quadratics" in getattr(case.module, "EXCEPTIONS", {}) else rounds
+
+
 def settled(s: Setting, clients: int, rounds: int) -> np.ndarray:
     return thetas(s, settle(s, clients, rounds), clients).numpy()
 
@@ -94,7 +99,7 @@ def test_quadratic_federation_ends_where_theory_says(case):
     """Different minimisers and curvatures, 5 exact local steps: the optimum, or the known biased point."""
     problem = Quadratics.draw(clients=5)
     algorithm, hp = calm(case)
-    found = settled(setting(algorithm, problem.federation()), 5, 600)
+    found = settled(setting(algorithm, problem.federation()), 5, patience(case, 600))
     assert_settled(case, found, expected(case, problem, algorithm, hp, np.full(5, 5)))
 
 
@@ -104,7 +109,7 @@ def test_quadratic_federation_with_unequal_local_work(case):
     problem = Quadratics.draw(clients=5, unequal=True)
     algorithm, hp = calm(case)
     batch = 10**6 if "pooled" in algorithm.tags else 1  # pooled single examples would be noisy SGD
-    found = settled(setting(algorithm, problem.federation(), epochs=2, batch_size=batch), 5, 800)
+    found = settled(setting(algorithm, problem.federation(), epochs=2, batch_size=batch), 5, patience(case, 800))
     assert_settled(case, found, expected(case, problem, algorithm, hp, 2 * problem.n))
 
 
@@ -229,7 +234,9 @@ def test_relabelling_the_clients_changes_nothing(case):
     first, second = (settled(setting(algorithm, p.federation()), 10, 20) for p in (problem, other))
     if first.ndim == 2:
         first = first[order]
-    np.testing.assert_allclose(first, second, atol=1e-12)
+    close = np.allclose(first, second, rtol=0, atol=1e-12)
+    reason = getattr(case.module, "EXCEPTIONS", {}).get("relabelling")
+    assert close if reason is None else not close, reason
 
 
 @every

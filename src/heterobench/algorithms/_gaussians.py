@@ -1,12 +1,21 @@
-"""Means and covariances of classes, pooled from clients, and examples drawn from them."""
+"""Means and covariances of classes: a round that collects them from clients, pooled, and examples drawn from them.
+
+The round is one pass over the data with everything in float64, which is also what is sent: 8 C (F^2 + F + 1) bytes a
+client. Who does not take part in it is not in the statistics.
+"""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
+
+from heterobench.algorithms._sums import loss, one_hot, rows
 
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
+
+    from heterobench.algorithm import Algorithm, Head
 
 
 class Gaussians(NamedTuple):
@@ -40,13 +49,43 @@ class Gaussians(NamedTuple):
         return Gaussians(total, mean, (within + between) / (total - 1).clamp(min=1)[:, None, None])
 
     def drawn(self, c: int, noise: np.ndarray) -> Tensor:
-        """Draws [M, F] from N(mu_c, Sigma_c), of standard normal noise [M, F].
+        """Draws [M, F] from N(mu_c, Sigma_c), of standard normal noise [M, F]."""
+        from torch import from_numpy
 
-        With at most F examples Sigma_c is singular, and has no Cholesky factor. Its symmetric root is the one that
-        does not depend on the signs of eigenvectors; eigenvalues below F eps times the largest are rounding, and 0.
-        """
-        from torch import finfo, from_numpy, linalg
+        return self.mean[c] + from_numpy(noise).to(self.mean.device) @ root(self.covariance[c])
 
-        s, q = linalg.eigh(self.covariance[c])
-        root = s.where(s > len(s) * finfo(s.dtype).eps * s[-1], s.new_zeros(())).sqrt()
-        return self.mean[c] + from_numpy(noise).to(q.device) @ (q * root) @ q.T
+
+def root(covariance: Tensor, jitter: float = 0.0) -> Tensor:
+    """The symmetric root [F, F] of covariance + jitter I.
+
+    With at most F examples a covariance is singular, and has no Cholesky factor. The symmetric root is the one that
+    does not depend on the signs of eigenvectors; eigenvalues below F eps times the largest are rounding, and 0.
+    """
+    from torch import finfo, linalg
+
+    s, q = linalg.eigh(covariance)
+    s = s.where(s > len(s) * finfo(s.dtype).eps * s[-1], s.new_zeros(()))
+    return (q * (s + jitter).sqrt()) @ q.T
+
+
+def collecting(base: Algorithm, head: Head) -> Algorithm:
+    """A round in which clients send the `Gaussians` of the last layer's inputs, stacked [K, ...] for `serve`."""
+
+    def start(down, client):
+        sums = down["theta"].double().new_zeros(head.classes, head.features + 1, head.features + 1)
+        return {"theta": down["theta"], "sums": sums}
+
+    def grad(work, batch, task):
+        z = task.features(work["theta"], batch)
+        x = rows(z, batch, constant=True)
+        of_class = one_hot(batch.y, head.classes).T[:, :, None] * x  # [C, B, F + 1]
+        return of_class.transpose(1, 2) @ x, {"loss": loss(head, work["theta"], z, batch)}
+
+    def step(work, g, step):
+        return work | {"sums": work["sums"] + g}
+
+    def finish(work, down, client, done):
+        return Gaussians.of_sums(work["sums"])._asdict(), client
+
+    reduce = dict.fromkeys(Gaussians._fields, "stack")
+    return replace(base, start=start, grad=grad, step=step, finish=finish, reduce=reduce, epochs=1)

@@ -28,8 +28,8 @@ from pydantic import Field
 from heterobench import keyed
 from heterobench.algorithm import Algorithm
 from heterobench.algorithms import fedavg
-from heterobench.algorithms._gaussians import Gaussians
-from heterobench.algorithms._sums import loss, one_hot, rows
+from heterobench.algorithms._gaussians import Gaussians, collecting
+from heterobench.algorithms._sums import one_hot
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -83,22 +83,6 @@ def make(hp: HyperParameters) -> Algorithm:
 
     @cache
     def calibrating(head) -> Algorithm:
-        def start(down, client):
-            sums = down["theta"].double().new_zeros(head.classes, head.features + 1, head.features + 1)
-            return {"theta": down["theta"], "sums": sums}
-
-        def grad(work, batch, task):
-            z = task.features(work["theta"], batch)
-            x = rows(z, batch, constant=True)
-            of_class = one_hot(batch.y, head.classes).T[:, :, None] * x  # [C, B, F + 1]
-            return of_class.transpose(1, 2) @ x, {"loss": loss(head, work["theta"], z, batch)}
-
-        def step(work, g, step):
-            return work | {"sums": work["sums"] + g}
-
-        def finish(work, down, client, done):
-            return Gaussians.of_sums(work["sums"])._asdict(), client
-
         def serve(server, up, info):
             z, y = virtual(Gaussians(**up).pooled(), hp.samples, info.seed, info.round)
             return {"theta": retrained(server["theta"], z, y, keyed.generator(info.seed, "calibration", info.round))}
@@ -112,7 +96,6 @@ def make(hp: HyperParameters) -> Algorithm:
             layer = calibrated(hp, cat((weight, bias[:, None]), 1).double(), cat((z, ones), 1), y, orders)
             return head.written(theta, layer[:, :-1], layer[:, -1] if head.bias else None)
 
-        reduce = dict.fromkeys(Gaussians._fields, "stack")
-        return replace(base, start=start, grad=grad, step=step, finish=finish, serve=serve, reduce=reduce, epochs=1)
+        return replace(collecting(base, head), serve=serve)
 
     return replace(base, at=lambda phase: calibrating(phase.head) if phase.round == phase.rounds - 1 else base)

@@ -105,9 +105,8 @@ class RunState:
 
 def begin(setting: Setting, folder: Path | None = None) -> RunState:
     """The state before the first round. `folder` takes client states that are too large for memory."""
-    theta = setting.task.init(setting.seed)
-    clients = ClientStates(folder)
-    return RunState(0, setting.algorithm.init_server(theta), setting.algorithm.init_client(theta), clients)
+    theta, algorithm = setting.task.init(setting.seed), setting.local.at(0) or setting.algorithm
+    return RunState(0, algorithm.init_server(theta), algorithm.init_client(theta), ClientStates(folder))
 
 
 def advance(setting: Setting, state: RunState) -> RunState:
@@ -130,7 +129,7 @@ def advance(setting: Setting, state: RunState) -> RunState:
     examples = [len(now.train[int(client)]) for client in cohort]
     up = combine([result.uplink for result in results], examples, algorithm.reduce)
     # a client without examples in this stage is one that was not sampled: it still belongs to the population
-    info = Info(round, len(cohort), len(federation.active), setting.task.sizes, seed)
+    info = Info(round, len(cohort), len(federation.active), setting.task.sizes, seed, setting.task)
     server = algorithm.serve(state.server, up, info)
     parts = _parts(setting, down, results)
     kept = {w.client: result.state for w, result in zip(work, results, strict=True) if result.state}

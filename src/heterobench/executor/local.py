@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from heterobench import keyed
-from heterobench.algorithm import Algorithm, Done, LocalData, Phase, State, Step
-from heterobench.federation import Federation, batches
+from heterobench.algorithm import Algorithm, Done, LocalData, OwnData, Phase, State, Step
+from heterobench.federation import Examples, Federation, batches
 from heterobench.task import Batch, Task, Term
 
 
@@ -30,7 +30,7 @@ class Local:
         """The algorithm of a round; None where the method has ended before."""
         if self.algorithm.at is None:
             return self.algorithm
-        return self.algorithm.at(Phase(round, self.rounds, self.task.head))
+        return self.algorithm.at(Phase(round, self.rounds, self.task.head, tuple(self.federation.pool.x.shape[1:])))
 
 
 class Work(NamedTuple):
@@ -84,8 +84,38 @@ class Counted:
         return getattr(self._task, name)
 
     def grad(self, theta: Tensor, batch: Batch, term: Term | None = None) -> tuple[Tensor, dict[str, Tensor]]:
-        self.examples = self.examples + (len(batch.y) if batch.weight is None else (batch.weight > 0).sum())
+        self._count(batch)
         return self._task.grad(theta, batch, term)
+
+    def head_grad(self, theta: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        self._count(batch)
+        return self._task.head_grad(theta, batch)
+
+    def _count(self, batch: Batch) -> None:
+        self.examples = self.examples + (len(batch.y) if batch.weight is None else (batch.weight > 0).sum())
+
+
+class Prepared(NamedTuple):
+    """A client's state as its local training sees it, and mini-batches: indices into `examples`."""
+
+    client: State
+    examples: Examples
+    batches: list[np.ndarray]
+
+
+def prepared(local: Local, down: State, work: Work) -> Prepared:
+    """What comes before `start`: examples that the client makes itself, where the algorithm has it do so; batches."""
+    algorithm, client = local.at(work.round), client_state(local, work)
+    if algorithm.virtual is None:
+        return Prepared(client, local.federation.pool, batches_of(local, work, down))
+    own = local.federation.pool.batch(_rows(local, work))
+
+    def generator(purpose: str, *more: int) -> np.random.Generator:
+        return keyed.generator(local.seed, purpose, work.client, *more)
+
+    client, x, y = algorithm.virtual(down, client, OwnData(own.x, own.y, local.task, generator))
+    whole = batches(local.seed, work.round, work.client, np.arange(len(y)), work.epochs, local.batch_size)
+    return Prepared(client, Examples(x, y), _share(work, whole))
 
 
 def batches_of(local: Local, work: Work, down: State | None = None) -> list[np.ndarray]:
@@ -93,8 +123,16 @@ def batches_of(local: Local, work: Work, down: State | None = None) -> list[np.n
 
     Or chosen by the algorithm, which looks at the downlink, the client's state and the losses of its examples.
     """
-    rows = np.asarray(local.federation.at(work.round, local.rounds).train[work.client])
-    whole = _plan(local, down, work, rows)
+    return _share(work, _plan(local, down, work, _rows(local, work)))
+
+
+def _rows(local: Local, work: Work) -> np.ndarray:
+    """The client's training examples in this round: indices into the pool."""
+    return np.asarray(local.federation.at(work.round, local.rounds).train[work.client])
+
+
+def _share(work: Work, whole: list[np.ndarray]) -> list[np.ndarray]:
+    """Those of the `whole` work's batches that are done."""
     return whole[: max(int(work.share * len(whole) + 0.5), 1)]
 
 
@@ -124,14 +162,18 @@ def client_state(local: Local, work: Work) -> State:
 
 def local_training(local: Local, down: State, work: Work) -> Result:
     """start, then grad and step for every batch, then finish."""
-    algorithm, task, pool = local.at(work.round), Counted(local.task), local.federation.pool
-    client = client_state(local, work)
-    state = algorithm.start(down, client)
+    return trained(local, down, work, prepared(local, down, work))
+
+
+def trained(local: Local, down: State, work: Work, given: Prepared) -> Result:
+    """`local_training` of what has been prepared."""
+    algorithm, task = local.at(work.round), Counted(local.task)
+    state = algorithm.start(down, given.client)
     loss, steps = 0.0, 0
-    for rows in batches_of(local, work, down):
-        g, aux = algorithm.grad(state, pool.batch(rows), task)
+    for rows in given.batches:
+        g, aux = algorithm.grad(state, given.examples.batch(rows), task)
         state = algorithm.step(state, g, Step(steps, work.lr))
         loss = loss + aux["loss"]
         steps += 1
-    uplink, kept = algorithm.finish(state, down, client, Done(steps, steps * work.lr, work.round))
+    uplink, kept = algorithm.finish(state, down, given.client, Done(steps, steps * work.lr, work.round))
     return Result(uplink, kept, float(loss) / steps, int(task.examples))

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from heterobench.algorithm import Algorithm, State, Step
 from heterobench.executor.local import Counted, Local
+from heterobench.federation import Examples
 from heterobench.task import Batch
 
 Plan = list[np.ndarray]
@@ -32,9 +33,9 @@ class Stack:
     def __init__(self, local: Local, algorithm: Algorithm):
         self.local, self.algorithm, self.task = local, algorithm, local.task.functional()
 
-    def load(self, states: list[State]) -> None:
-        """Begin with these states."""
-        self.state = _stacked(states)
+    def load(self, states: list[State], pool: Examples) -> None:
+        """Begin with these states, and batches of this pool."""
+        self.state, self.pool = _stacked(states), pool
         self.losses = self.state["theta"].new_zeros(len(states))
         self.examples = self.losses.new_zeros(len(states), dtype=torch.int64)
 
@@ -89,7 +90,7 @@ class Stack:
         Hooks see one client's tensors (torch.func.vmap).
         """
         algorithm = self.algorithm
-        x, y, _ = self.local.federation.pool.batch(rows.flatten())
+        x, y, _ = self.pool.batch(rows.flatten())
 
         def one(own: State, batch: Batch) -> tuple[State, Tensor, Tensor]:
             task = Counted(self.task)
@@ -115,7 +116,8 @@ class FixedStack(Stack):
         self._recorder, self._recordings = recorder, {}
         self.state, self._longest = {}, 0
 
-    def load(self, states: list[State]) -> None:
+    def load(self, states: list[State], pool: Examples) -> None:
+        self.pool = pool
         count = _rounded(len(states))
         if not self.state or len(self.losses) < count:
             self._recordings.clear()  # they hold the addresses of the old buffers

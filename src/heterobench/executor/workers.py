@@ -55,7 +55,8 @@ class Workers:
     def run(self, local: Local, down: State, cohort: list[Work]) -> list[Result]:
         results: list[Result] = []
         algorithm = local.at(cohort[0].round)
-        if local is not self._local or algorithm is not self._algorithm or len(cohort) > self._room:
+        known = local is self._local and algorithm is self._algorithm and self._down.keys() == down.keys()
+        if not known or len(cohort) > self._room:
             first = local_training(local, down, cohort[0])
             self._begin(local, down, first, cohort)
             self._algorithm = algorithm
