@@ -57,10 +57,12 @@ Net = Callable[[Tensor], Tensor]
 class Task(Protocol):
     """What engine and algorithms ask of a task; theta is a float tensor [P].
 
-    sizes: how theta is cut into the tensors of the net, their numbers of entries in order; they add up to P.
+    sizes: how theta is cut into the tensors of the net, their numbers of entries in order; they add up to P. shapes:
+    those of these tensors.
     """
 
     sizes: tuple[int, ...]
+    shapes: tuple[torch.Size, ...]
 
     @property
     def head(self) -> Head:
@@ -162,7 +164,7 @@ class Classification:
             self._net = build().to(device)
         self._net.eval()  # no dropout, no batch statistics: training and evaluation are the same function
         self.layout = Layout.of(self._net)
-        self.sizes = tuple(self.layout.sizes)
+        self.sizes, self.shapes = tuple(self.layout.sizes), self.layout.shapes
         self._parameters = list(self._net.parameters())
         self._bound: Tensor | None = None
         self._parts: list[Tensor] = []

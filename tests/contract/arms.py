@@ -11,7 +11,10 @@ from heterobench.project import Project
 from heterobench.resolve import algorithm_files
 
 PROJECT = Project.find()
-SMALL = {"ggeur": {"target": 6, "draws": 10}}  # what takes long and changes nothing that is tested here
+SMALL = {
+    "ggeur": {"target": 6, "draws": 10},
+    "fedlgd": {"per_class": 2, "server_per_class": 1, "warmup_steps": 2, "refresh_steps": 2, "distil_steps": 2},
+}  # what takes long and changes nothing that is tested here
 
 
 @dataclass(frozen=True)

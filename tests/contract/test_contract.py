@@ -244,10 +244,10 @@ def test_results_come_in_the_order_of_the_cohort(case):
     """A client's result depends on its own work only, not on who came before it in the executor."""
     algorithm, _ = case.build(lr=0.1)
     task, federation = nets.task(), nets.federation()
-    theta = task.init(0)
+    local = Local(algorithm, task, federation, 4, 0)
+    algorithm, theta = local.at(0), task.init(0)
     server, client = algorithm.init_server(theta), algorithm.init_client(theta)
     down = algorithm.downlink(server)
-    local = Local(algorithm, task, federation, 4, 0)
     work = [Work(i, 0, 1, 0.1, client) for i in range(len(federation))]
     forward = Loop().run(local, down, work)
     backward = Loop().run(local, down, work[::-1])[::-1]
@@ -337,7 +337,7 @@ def test_declared_bytes_are_the_encoded_bytes(case):
     federation, task = nets.federation(), nets.task()
     s = setting(algorithm, federation, task, rounds=1, epochs=1, batch_size=4)
     state = run(s)
-    theta = task.init(0)
+    algorithm, theta = s.local.at(0), task.init(0)
     down = algorithm.downlink(algorithm.init_server(theta))
     client = algorithm.init_client(theta)
     up = local_training(s.local, down, Work(0, 0, 1, 0.1, client)).uplink

@@ -164,7 +164,7 @@ def cohort_of(algorithm, clients=(6, 4, 0, 2, 1), dtype=torch.float64):
     """What an executor is given in a round: everything shared, the downlink, and the work of `clients`."""
     task, federation = nets.task(dtype), nets.federation(SIZES, dtype=dtype)
     s = setting(algorithm, federation, task, epochs=2, batch_size=4)
-    theta = task.init(0)
+    algorithm, theta = s.local.at(0), task.init(0)
     down, client = algorithm.downlink(algorithm.init_server(theta)), algorithm.init_client(theta)
     return s.local, down, [Work(i, 0, 1 + i % 3, 0.05, client) for i in clients]
 

@@ -21,6 +21,7 @@ from pydantic import Field
 
 from heterobench.algorithm import Algorithm, Neutral
 from heterobench.algorithms import fedavg
+from heterobench.algorithms._similarity import cosine
 
 
 class HyperParameters(fedavg.HyperParameters):
@@ -29,11 +30,6 @@ class HyperParameters(fedavg.HyperParameters):
 
 
 NEUTRAL = Neutral({"mu": 0.0})
-
-
-def cosine(u, v):
-    """Cosines [B] of rows u [B, F] and v [B, F]; 0 where a row is zero."""
-    return (u * v).sum(1) / (u.norm(dim=1).clamp(min=1e-8) * v.norm(dim=1).clamp(min=1e-8))
 
 
 def contrast(z, towards, away, temperature: float):
