@@ -116,6 +116,22 @@ class LocalData(NamedTuple):
     generator: Callable[[str], np.random.Generator]
 
 
+class Candidates(NamedTuple):
+    """Whom a server can choose the participants of a `round` of `rounds` from.
+
+    ids: int64 [N] of the clients that can take part, ascending; `count` of them do for every other method. losses:
+    theta [P] -> float64 [N], the mean loss of each one's training examples, which costs a broadcast of the downlink and
+    a number back from everybody. generator: random numbers decided by (seed, round).
+    """
+
+    round: int
+    rounds: int
+    ids: np.ndarray
+    count: int
+    losses: Callable[[Tensor], np.ndarray]
+    generator: np.random.Generator
+
+
 class OwnData(NamedTuple):
     """What a client can make examples of: its own, x [n, *shape] as a model sees them and y int64 [n], and the task.
 
@@ -195,13 +211,17 @@ class Algorithm:
     batches what was made here. The client state that comes back, with the same entries, is the one that `start` and
     `finish` see. Not together with `batches`."""
 
+    select: Callable[[State, Candidates], tuple[State, np.ndarray]] | None = None
+    """(S, candidates) -> (S', ids of the participants); None: those whom the schedule samples, the same for all methods
+    of a table."""
+
     chance: bool = False
     """Whether `start` and `finish` find C["chance"], a uniform number [] in [0, 1) decided by (seed, round, client)."""
 
     at: Callable[[Phase], Algorithm | None] | None = None
     """phase -> the algorithm of this round, for methods that consist of phases; None: the method has ended, and the
-    round passes without anybody doing anything. Taken from it are downlink, batches, virtual, chance, start, grad,
-    step, finish, reduce, serve, lr and epochs, and from that of the first round init_server and init_client. Where
+    round passes without anybody doing anything. Taken from it are select, downlink, batches, virtual, chance, start,
+    grad, step, finish, reduce, serve, lr and epochs; of the first round's init_server and init_client as well. Where
     nothing has changed it is best the same object: executors keep what they have prepared."""
 
     epochs: int | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from contextlib import closing
 from dataclasses import replace
 
@@ -15,8 +16,11 @@ from contract.quadratic import Quadratics, QuadraticTask, build, run, setting
 from contract.spies import exact_net, noisy, rounds
 from contract.test_executors import EXECUTORS, PARTIAL, assert_same
 from heterobench.algorithms.curriculum_fl import GROWTH, ordered, pace
-from heterobench.engine.synchronous import begin
+from heterobench.config.schema import ScheduleFile
+from heterobench.engine.synchronous import advance, begin
+from heterobench.errors import RunError
 from heterobench.executor.local import Local, Work, batches_of
+from heterobench.executor.loop import Loop
 from heterobench.federation import batches
 
 F64 = torch.float64
@@ -272,3 +276,91 @@ def test_messages_are_those_of_fedavg():
 def test_what_is_not_offered_is_refused(settings):
     with pytest.raises(ValidationError, match=next(iter(settings))):
         build("curriculum-fl", **settings)
+
+
+# the order of clients -----------------------------------------------------------------------------------------------
+
+
+def ordering(order="curriculum", *, clients=10, participation=0.2, rounds=20, **settings):
+    """A run on quadratics whose clients differ in their losses."""
+    settings = {"lr": 0.05, "client_order": order, "client_a": 1.0, "client_b": 0.4} | settings
+    schedule = ScheduleFile(title="", participation=participation)
+    fed = Quadratics.draw(clients).federation()
+    return setting(build("curriculum-fl", **settings)[0], fed, rounds=rounds, epochs=1, schedule=schedule)
+
+
+class Listening(Loop):
+    """A loop that remembers the clients of its last cohort."""
+
+    def run(self, local, down, cohort):
+        self.cohort = [work.client for work in cohort]
+        return super().run(local, down, cohort)
+
+
+def visits(s, count):
+    """For each round: its cohort, the pool before it and after it, and the clients from easy to hard under x."""
+    states, found = [begin(s), *rounds(s, count)], []
+    for before, after in itertools.pairwise(states):
+        loop = Listening()
+        advance(replace(s, executor=loop), before)
+        losses = [
+            float(s.task.scores(before.server["theta"], [s.federation.pool.batch(rows)])["loss"].mean())
+            for rows in s.federation.train
+        ]
+        pools = [state.server["pool"].tolist() for state in (before, after)]
+        found.append((loop.cohort, *pools, np.argsort(losses, kind="stable").tolist()))
+    return found
+
+
+@pytest.mark.parametrize("order", ["curriculum", "anti"])
+def test_pools_are_the_first_clients_of_the_order_and_grow(order):
+    """Card: of 10 clients, 2 a round, 40 updates in all, from 4 on linearly; each pool is gone through once."""
+    expected, updates, pool = [], 0, []
+    for cohort, before, after, easy in visits(ordering(order), 20):
+        if not before:
+            visible = int(4 + 6 * updates / 40)
+            pool = (easy if order == "curriculum" else easy[::-1])[:visible]
+            expected.append(visible)
+            before = pool
+        assert len(cohort) == min(2, len(before))
+        assert cohort == sorted(cohort)
+        assert sorted(cohort + after) == sorted(before)
+        updates += len(cohort)
+    assert expected == sorted(expected)
+    assert expected[0] == 4
+    assert len(set(expected)) > 2
+
+
+def test_a_random_order_of_clients_asks_nobody_and_visits_everybody_of_the_pool():
+    s = ordering("random", client_b=1.0)
+    cohorts = [cohort for cohort, *_ in visits(s, 5)]
+    assert sorted(itertools.chain(*cohorts)) == list(range(10))
+    plain = ordering("none")
+    for one, two in zip(rounds(s, 5), rounds(plain, 5), strict=True):
+        assert (one.bytes_up, one.bytes_down) == (two.bytes_up, two.bytes_down)
+    assert cohorts != [cohort for cohort, *_ in visits(replace(s, seed=1), 5)]
+
+
+def test_asking_for_losses_costs_a_model_to_everybody_and_a_number_back():
+    s, model = ordering(), 8 * 5
+    one, two, three = rounds(s, 3)  # a pool of four is two rounds
+    assert one.bytes_down == 10 * model + 2 * model
+    assert one.bytes_up == 10 * 8 + 2 * (model + 8)
+    assert two.bytes_down - one.bytes_down == 2 * model
+    assert two.bytes_up - one.bytes_up == 2 * (model + 8)
+    assert three.bytes_down - two.bytes_down == 12 * model
+
+
+def test_a_run_goes_on_within_a_pool():
+    """From the state in the middle of one, to the bit."""
+    s = ordering()
+    states = list(rounds(s, 6))
+    assert len(states[2].server["pool"])
+    for one, two in zip(rounds(s, 3, states[2]), states[3:], strict=True):
+        assert torch.equal(one.server["theta"], two.server["theta"])
+
+
+def test_clients_that_come_by_themselves_cannot_be_chosen():
+    schedule = ScheduleFile.model_validate({"title": "", "availability": {"pattern": "bernoulli", "mean": 0.5}})
+    with pytest.raises(RunError, match=r"availability.*participation"):
+        setting(build("curriculum-fl", client_order="anti")[0], Quadratics.draw(4).federation(), schedule=schedule)

@@ -344,8 +344,9 @@ def test_declared_bytes_are_the_encoded_bytes(case):
     if "pooled" in algorithm.tags:
         assert state.bytes_up == state.bytes_down == 0
     else:
-        assert state.bytes_down == len(federation) * len(channel.encode(down))
-        overhead = channel.COUNT_BYTES if up else 0
+        asked = int(algorithm.select is not None)  # everybody's loss, for which everybody is sent the model
+        assert state.bytes_down == len(federation) * len(channel.encode(down)) * (1 + asked)
+        overhead = channel.COUNT_BYTES * (bool(up) + asked)
         assert state.bytes_up == len(federation) * (len(channel.encode(up)) + overhead)
 
 

@@ -8,12 +8,16 @@ the one it ended its last participation with ("local"; the received one the firs
 order: argsort of l_n ascending, that list reversed ("anti"), or shuffled ("random"). In step s the client sees
 the first max(pace(s), minimum) examples of the order: pace grows from b N to N, which it has after a T steps. The
 visible examples are gone through once, shuffled, before their number is looked at again.
+client_order does the same with clients: the server orders all by their mean loss, takes the first
+max(pace_c(u), m) of them as a pool, u the number of client updates so far of U = R m, and visits these once, shuffled,
+m a round (fewer in the last one of a pool), before it asks everybody again. pace_c has client_a and client_b.
 Deviation: T is the number of steps of every other method, ceil(N / B) E, so that all have the same work; the code has
 one more an epoch where B divides N. The last pass ends with T. lr_decay is by round, not by local step. Scores of an
-expert are not offered (it would have to be trained on somebody's data), nor is the curriculum of clients, which would
-give the method cohorts of its own; all methods of a table have the same.
+expert are not offered: it would have to be trained on somebody's data. Without client_order, which is the default,
+cohorts are those of all methods of a table; with it they are the method's own.
 Costs: scoring is a forward pass of all examples in a round (two for "both"), which is in time and energy, but not in
-the counted FLOPs. It is left out where all examples are visible from the beginning.
+the counted FLOPs. It is left out where all examples are visible from the beginning. Scores of clients cost a model to
+everybody and a number back, which are counted, in time and energy as well; on the simulated clock they take no time.
 """
 
 from __future__ import annotations
@@ -48,6 +52,11 @@ class HyperParameters(fedavg.HyperParameters):
     a: float = Field(0.8, gt=0, le=1, description="share of the local steps after which all examples are visible")
     b: float = Field(0.2, gt=0, le=1, description="share of the examples that are visible at first")
     minimum: int = Field(32, ge=1, description="number of examples that are always visible")
+    client_order: Literal["none", "curriculum", "anti", "random"] = Field(
+        "none", description="easy, hard or any clients first; none: the schedule's cohorts"
+    )
+    client_a: float = Field(0.8, gt=0, le=1, description="share of the client updates after which all are in the pool")
+    client_b: float = Field(0.2, gt=0, le=1, description="share of the clients that are in the pool at first")
 
 
 NEUTRAL = Neutral({"b": 1.0})
@@ -77,8 +86,40 @@ def paced(hp: HyperParameters, order: np.ndarray, data: LocalData) -> list[np.nd
     return batches[:steps]
 
 
+def choosing(hp: HyperParameters, base: Algorithm) -> Algorithm:
+    """`base` with a server that goes through pools of clients; S has the rest of the pool, and u."""
+    own = hp.model_copy(update={"order": hp.client_order, "a": hp.client_a, "b": hp.client_b})
+
+    def init_server(theta):
+        nobody = theta.new_zeros(0).long()
+        return base.init_server(theta) | {"pool": nobody, "updates": theta.new_zeros(()).long()}
+
+    def downlink(server):
+        return {"theta": server["theta"]}
+
+    def select(server, given):
+        waiting, updates = server["pool"].numpy(force=True), int(server["updates"])
+        if not len(waiting):
+            visible = pace(own, updates, given.rounds * given.count, len(given.ids))
+            if hp.client_order == "random":
+                order = given.generator.permutation(len(given.ids))
+            else:
+                order = ordered(own, given.losses(server["theta"]))
+            waiting = given.generator.permutation(given.ids[order[: max(visible, given.count)]])
+        chosen, waiting = waiting[: given.count], waiting[given.count :]
+        pool = server["pool"].new_tensor(waiting.tolist())
+        return server | {"pool": pool, "updates": server["updates"] + len(chosen)}, chosen
+
+    def serve(server, up, info):
+        return server | base.serve(server, up, info)
+
+    return replace(base, init_server=init_server, downlink=downlink, select=select, serve=serve)
+
+
 def make(hp: HyperParameters) -> Algorithm:
     base = fedavg.make(hp)
+    if hp.client_order != "none":
+        base = choosing(hp, base)
     remembers = hp.scoring != "global" and hp.order != "random"
 
     def init_client(theta):

@@ -11,9 +11,11 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+from torch import Tensor
 
+from heterobench import keyed
 from heterobench import schedule as schedules
-from heterobench.algorithm import Algorithm, Info, State
+from heterobench.algorithm import Algorithm, Candidates, Info, State
 from heterobench.availability import Attendance, rates
 from heterobench.channel import COUNT_BYTES, size
 from heterobench.combine import combine
@@ -44,6 +46,11 @@ class Setting:
             # one place that has all the data is always there and does all its work
             always = self.schedule.model_copy(update={"availability": None, "local_work": None})
             object.__setattr__(self, "schedule", always)
+        if self.algorithm.select and self.schedule.availability:
+            raise RunError(
+                "schedule: availability: clients come by themselves there, but the method chooses whom to ask; "
+                "allowed with it: participation"
+            )
         stages = self.federation.stages
         if len(stages) > 1 and self.budget.rounds < len(stages):
             raise RunError(
@@ -119,6 +126,9 @@ def advance(setting: Setting, state: RunState) -> RunState:
         return replace(state, round=round + 1)
     now = federation.at(round, setting.budget.rounds)
     cohort = schedules.cohort(setting.schedule, seed, round, now.active, setting.attendance)
+    asked: list[schedules.Part] = []
+    if algorithm.select:
+        state, cohort, asked = _selected(setting, algorithm, state, now, len(cohort))
     if not len(cohort):
         idle = state.simulated_seconds + _seconds(setting, cohort, [])
         return replace(state, round=round + 1, simulated_seconds=idle, train_loss=float("nan"))
@@ -138,12 +148,30 @@ def advance(setting: Setting, state: RunState) -> RunState:
         round=round + 1,
         server=server,
         clients=state.clients.put(kept),
-        bytes_up=state.bytes_up + sum(part.up for part in parts),
-        bytes_down=state.bytes_down + sum(part.down for part in parts),
+        bytes_up=state.bytes_up + sum(part.up for part in parts + asked),
+        bytes_down=state.bytes_down + sum(part.down for part in parts + asked),
         gradient_examples=state.gradient_examples + sum(part.examples for part in parts),
         simulated_seconds=state.simulated_seconds + _seconds(setting, cohort, parts),
         train_loss=float(np.average([result.loss for result in results], weights=examples)),
     )
+
+
+def _selected(
+    setting: Setting, algorithm: Algorithm, state: RunState, now: Federation, count: int
+) -> tuple[RunState, np.ndarray, list[schedules.Part]]:
+    """The state, the cohort that the algorithm chooses, ascending, and what asking the clients for it has cost."""
+    asked: list[schedules.Part] = []
+
+    def losses(theta: Tensor) -> np.ndarray:
+        message = schedules.Part(0, size(algorithm.downlink(state.server)), COUNT_BYTES)
+        asked.extend([message] * len(now.active))
+        scored = (setting.task.scores(theta.clone(), now.pool.chunks(np.asarray(now.train[i]))) for i in now.active)
+        return np.array([float(scores["loss"].double().mean()) for scores in scored])
+
+    generator = keyed.generator(setting.seed, "selection", state.round)
+    given = Candidates(state.round, setting.budget.rounds, now.active, count, losses, generator)
+    server, chosen = algorithm.select(state.server, given)
+    return replace(state, server=server), np.sort(chosen), asked
 
 
 def _work(setting: Setting, algorithm: Algorithm, state: RunState, client: int) -> Work:
