@@ -15,7 +15,7 @@ from contract import nets
 from contract.quadratic import Quadratics, QuadraticTask, build, run, setting
 from contract.spies import exact_net, noisy, rounds
 from contract.test_executors import EXECUTORS, PARTIAL, assert_same
-from heterobench.algorithms.curriculum_fl import GROWTH, ordered, pace
+from heterobench.algorithms._pacing import GROWTH, ordered, pace
 from heterobench.config.schema import ScheduleFile
 from heterobench.engine.synchronous import advance, begin
 from heterobench.errors import RunError

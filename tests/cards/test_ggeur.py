@@ -14,8 +14,8 @@ from contract import nets
 from contract.quadratic import build, run, setting
 from contract.spies import rounds
 from heterobench import keyed
-from heterobench.algorithms._gaussians import root
-from heterobench.algorithms.ggeur import generated, sources
+from heterobench.algorithms._gaussians import around, root
+from heterobench.algorithms.ggeur import sources
 from heterobench.config.schema import ModelFile, ScheduleFile
 from heterobench.engine.synchronous import advance, begin
 from heterobench.executor.local import Work, prepared
@@ -128,7 +128,7 @@ def test_invariant_4_draws_around_a_row_have_its_mean_and_the_covariance():
     s = ggeur(federation())
     covariance, count = advance(s, begin(s)).server["covariance"][1], 200_000
     z = torch.arange(8, dtype=F64)
-    found = generated(z.expand(count, -1), root(covariance, 1e-6), keyed.generator(0, "draws"))
+    found = around(z, root(covariance, 1e-6), keyed.generator(0, "draws").standard_normal((count, 8)))
     spread = (covariance.diagonal() + 1e-6).sqrt()
     assert ((found.mean(0) - z).abs() <= 5 * spread / count**0.5).all()
     expected = covariance + 1e-6 * torch.eye(8, dtype=F64)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-    from heterobench.algorithm import Algorithm, Head
+    from heterobench.algorithm import Algorithm, Head, OwnData
 
 
 class Gaussians(NamedTuple):
@@ -50,9 +50,7 @@ class Gaussians(NamedTuple):
 
     def drawn(self, c: int, noise: np.ndarray) -> Tensor:
         """Draws [M, F] from N(mu_c, Sigma_c), of standard normal noise [M, F]."""
-        from torch import from_numpy
-
-        return self.mean[c] + from_numpy(noise).to(self.mean.device) @ root(self.covariance[c])
+        return around(self.mean[c], root(self.covariance[c]), noise)
 
 
 def root(covariance: Tensor, jitter: float = 0.0) -> Tensor:
@@ -66,6 +64,22 @@ def root(covariance: Tensor, jitter: float = 0.0) -> Tensor:
     s, q = linalg.eigh(covariance)
     s = s.where(s > len(s) * finfo(s.dtype).eps * s[-1], s.new_zeros(()))
     return (q * (s + jitter).sqrt()) @ q.T
+
+
+def around(z: Tensor, root: Tensor, noise: np.ndarray) -> Tensor:
+    """Draws [M, F] around z [F] or [M, F], of the covariance with this root, of standard normal noise [M, F]."""
+    from torch import from_numpy
+
+    return z + from_numpy(noise).to(z.device) @ root
+
+
+def features(theta: Tensor, own: OwnData) -> Tensor:
+    """[n, F] of the client's examples."""
+    from torch import cat
+
+    from heterobench.task import CHUNK, Batch
+
+    return cat([own.task.features(theta, Batch(x, x)) for x in own.x.split(CHUNK)])
 
 
 def collecting(base: Algorithm, head: Head) -> Algorithm:

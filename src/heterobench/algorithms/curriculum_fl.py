@@ -22,7 +22,6 @@ everybody and a number back, which are counted, in time and energy as well; on t
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from typing import Literal
 
@@ -31,16 +30,7 @@ from pydantic import Field
 
 from heterobench.algorithm import Algorithm, LocalData, Neutral
 from heterobench.algorithms import fedavg
-
-GROWTH = {
-    "linear": lambda u: u,
-    "quadratic": lambda u: u**2,
-    "root": lambda u: u**0.5,
-    "step": math.floor,
-    "exponential": lambda u: math.expm1(10 * u) / math.expm1(10),
-    "logarithmic": lambda u: 1 + 0.1 * math.log(u + math.exp(-10)),
-}
-"""Pacing family -> share of the examples beyond b N that is reached at u = s/(a T), u in [0, 1]."""
+from heterobench.algorithms._pacing import ordered, pace
 
 
 class HyperParameters(fedavg.HyperParameters):
@@ -60,19 +50,6 @@ class HyperParameters(fedavg.HyperParameters):
 
 
 NEUTRAL = Neutral({"b": 1.0})
-
-
-def pace(hp: HyperParameters, step: int, steps: int, count: int) -> int:
-    """Number of the `count` examples that are reached in a step of `steps`, without the minimum."""
-    first = hp.b * count
-    share = GROWTH[hp.pacing](min(1.0, step / (hp.a * steps)))
-    return int(min(max(first + (count - first) * share, 1), count))
-
-
-def ordered(hp: HyperParameters, losses: np.ndarray) -> np.ndarray:
-    """The examples from easy to hard, or reversed: numbers of the `losses` [N]; equal ones in their own order."""
-    order = np.argsort(losses, kind="stable")
-    return order[::-1] if hp.order == "anti" else order
 
 
 def paced(hp: HyperParameters, order: np.ndarray, data: LocalData) -> list[np.ndarray]:

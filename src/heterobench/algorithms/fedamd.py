@@ -30,6 +30,7 @@ from pydantic import Field, field_validator
 
 from heterobench.algorithm import Algorithm
 from heterobench.algorithms import fedavg
+from heterobench.algorithms._sums import weights
 
 
 class HyperParameters(fedavg.HyperParameters):
@@ -79,8 +80,7 @@ def make(hp: HyperParameters) -> Algorithm:
 
     def start(down, client):
         x, miner = down["theta"], (client["chance"] >= down["p"]).to(down["theta"].dtype)
-        zero = x.new_zeros(x.shape)
-        fixed = {"miner": miner, "sum": zero, "seen": x.new_zeros(())}
+        fixed = {"miner": miner, "sum": x.new_zeros(x.shape), "seen": x.new_zeros(())}
         return {"theta": x.clone(), "previous": x.clone(), "direction": miner * down["vbar"]} | fixed
 
     def slope(theta, batch, task):
@@ -88,12 +88,11 @@ def make(hp: HyperParameters) -> Algorithm:
         return g + hp.weight_decay * theta, aux
 
     def grad(work, batch, task):
-        even = batch.weight is None
-        examples = len(batch.y) if even else (batch.weight > 0).sum()
-        weight = work["theta"].new_full((len(batch.y),), 1 / len(batch.y)) if even else batch.weight
+        examples = len(batch.y) if batch.weight is None else (batch.weight > 0).sum()
+        weight = weights(work["theta"], batch) * work["miner"]
         here, aux = slope(work["theta"], batch, task)
         # without weights for an anchor: it needs no second gradient, and none is counted
-        before, _ = slope(work["previous"], batch._replace(weight=weight * work["miner"]), task)
+        before, _ = slope(work["previous"], batch._replace(weight=weight), task)
         work["sum"].add_(examples * here)
         work["seen"].add_(examples)
         return work["direction"] + work["miner"] * (here - before), aux

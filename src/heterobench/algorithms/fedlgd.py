@@ -31,6 +31,7 @@ from heterobench.algorithm import Algorithm
 from heterobench.algorithms import fedavg
 from heterobench.algorithms._distillation import Descent, distilled, labelled, matched, noise, statistics
 from heterobench.algorithms._similarity import supervised_contrast
+from heterobench.algorithms._sums import weights
 
 
 class HyperParameters(fedavg.HyperParameters):
@@ -103,8 +104,7 @@ def make(hp: HyperParameters) -> Algorithm:
         def grad(work, batch, task):
             from torch import cat
 
-            count, weight = len(batch.y), batch.weight
-            weight = batch.x.new_full((count,), 1 / count) if weight is None else weight
+            weight = weights(work["theta"], batch)
             y, nothing = cat((batch.y, work["classes"])), weight.new_zeros(len(work["classes"]))
 
             def term(outputs):

@@ -24,20 +24,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cache
-from typing import TYPE_CHECKING
 
 import numpy as np
 from pydantic import Field
 
 from heterobench.algorithm import Algorithm
 from heterobench.algorithms import fedavg
-from heterobench.algorithms._gaussians import Gaussians, collecting, root
+from heterobench.algorithms._gaussians import Gaussians, around, collecting, features, root
 from heterobench.algorithms._local_adamw import LocalAdamW
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from heterobench.algorithm import OwnData
 
 
 class HyperParameters(LocalAdamW):
@@ -66,22 +60,6 @@ def sources(n: int, others: int, hp: HyperParameters, generator: np.random.Gener
     around_others = others * max(hp.prototype_draws, 0 if n else -(-need // others))
     chosen = generator.choice(around_own + around_others, need, replace=False)
     return np.where(chosen < around_own, chosen % max(n, 1), n + (chosen - around_own) % max(others, 1))
-
-
-def generated(around: Tensor, root: Tensor, generator: np.random.Generator) -> Tensor:
-    """One draw [M, F] around each row of `around` [M, F], of the covariance with this root."""
-    from torch import from_numpy
-
-    return around + from_numpy(generator.standard_normal(tuple(around.shape))).to(around.device) @ root
-
-
-def features(theta: Tensor, own: OwnData) -> Tensor:
-    """[n, F] of the client's examples."""
-    from torch import cat
-
-    from heterobench.task import CHUNK, Batch
-
-    return cat([own.task.features(theta, Batch(x, x)) for x in own.x.split(CHUNK)])
 
 
 def make(hp: HyperParameters) -> Algorithm:
@@ -119,14 +97,15 @@ def make(hp: HyperParameters) -> Algorithm:
             z = features(down["theta"], own)
             x, y = [z], [own.y]
             for c in range(head.classes) if client["told"] else ():
-                around = z[own.y == c].double()
-                n = len(around)
+                middles = z[own.y == c].double()
+                n = len(middles)
                 if hp.prototype_draws:
                     means = down["mean"][down["count"][:, c] > 0, c]
-                    around = cat((around, means[(means != client["mean"][c]).any(1)]))
+                    middles = cat((middles, means[(means != client["mean"][c]).any(1)]))
                 generator = own.generator("generated", c)
-                chosen = sources(n, len(around) - n, hp, generator)
-                x.append(generated(around[chosen], client["root"][c], generator).to(z.dtype))
+                chosen = sources(n, len(middles) - n, hp, generator)
+                noise = generator.standard_normal((len(chosen), head.features))
+                x.append(around(middles[chosen], client["root"][c], noise).to(z.dtype))
                 y.append(full_like(own.y[:1], c).expand(len(chosen)))
             return client, cat(x), cat(y)
 
