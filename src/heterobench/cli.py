@@ -119,6 +119,19 @@ def _report(project: Project, options: argparse.Namespace) -> None:
         print(path)
 
 
+def _keep(project: Project, options: argparse.Namespace) -> int:
+    from heterobench.commands.keep import differences, keep
+
+    benchmark, output = _benchmark(project, options), Path(options.output)
+    if options.check:
+        found = list(differences(benchmark, output))
+        print("\n".join(found) or "every run is the kept one, bit for bit")
+        return 1 if found else 0
+    for path in keep(benchmark, options.tables, output):
+        print(path)
+    return 0
+
+
 def _paper(project: Project, options: argparse.Namespace) -> None:
     from heterobench.report.paper import write_paper
 
@@ -225,6 +238,12 @@ def _parser() -> argparse.ArgumentParser:
     sub = command("report", _report, "tables, figures and the page of a benchmark, from its evaluations")
     in_benchmark(sub, scenario=False)
     sub.add_argument("--evaluate", action="store_true", help="evaluate the runs that are there first")
+
+    sub = command("keep", _keep, "copy tables of a report to docs/results, with the digests of its runs")
+    in_benchmark(sub, scenario=False)
+    sub.add_argument("--tables", nargs="+", default=["accuracy"], metavar="TABLE", help="names of files in tables/")
+    sub.add_argument("--output", default="docs/results", help="folder of what is kept")
+    sub.add_argument("--check", action="store_true", help="compare the runs at hand with what was kept instead")
 
     sub = command("paper", _paper, "the tables and figures of a report as a short PDF; needs LaTeX")
     in_benchmark(sub, scenario=False)

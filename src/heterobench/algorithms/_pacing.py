@@ -23,7 +23,7 @@ GROWTH = {
 
 
 def pace(hp: Any, step: int, steps: int, count: int) -> int:
-    """How many of `count` are reached in a step of `steps`: from the share hp.b on, all after the share hp.a of them."""
+    """How many of `count` are reached in a step of `steps`: from the share hp.b, and all after the share hp.a."""
     first = hp.b * count
     share = GROWTH[hp.pacing](min(1.0, step / (hp.a * steps)))
     return int(min(max(first + (count - first) * share, 1), count))
