@@ -26,7 +26,8 @@ TAGS = {
     "personalised": "each client has a model of its own; there is no global one",
     "pooled": "all clients' data are brought together first: a reference that federated learning cannot use",
     "silent": "sends nothing: a reference without any collaboration",
-    "head-only": "solves for the last linear layer: needs a model that is nothing else but fixed functions",
+    "head-only": "finds the last linear layer alone: needs a model that is nothing else but fixed functions",
+    "selective": "its server chooses who takes part: its cohorts are not those of the other methods of a table",
 }
 
 
@@ -234,6 +235,12 @@ class Algorithm:
             raise ValueError(f"unknown tags {sorted(unknown)}; allowed: {sorted(TAGS)}")
         if unknown := set(self.reduce.values()) - set(REDUCERS):
             raise ValueError(f"unknown reducers {sorted(unknown)}; allowed: {REDUCERS}")
+        if self.batches and self.virtual:
+            raise ValueError(
+                "batches and virtual: batches are chosen from a client's own examples, virtual replaces them"
+            )
+        if bool(self.select) != ("selective" in self.tags):
+            raise ValueError("a method with `select` has the tag selective, and no other has")
 
 
 @dataclass(frozen=True)

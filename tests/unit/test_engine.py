@@ -300,7 +300,7 @@ def test_pooled_federation_is_one_client_with_everything():
 # engine -------------------------------------------------------------------------------------------------------------
 
 
-def test_server_is_told_cohort_population_and_seed():
+def test_server_is_told_cohort_population_seed_and_task():
     """`population` counts the clients that can take part."""
     told = []
     real, _ = build("fedavg")
@@ -309,10 +309,10 @@ def test_server_is_told_cohort_population_and_seed():
         told.append(tuple(info))
         return real.serve(server, up, info)
 
-    clients = nets.federation(sizes=(6, 0, 9, 5, 0, 7))
-    run(setting(replace(real, serve=serve), clients, nets.task(), rounds=2, epochs=1, schedule=taking(0.5), seed=5))
+    clients, task = nets.federation(sizes=(6, 0, 9, 5, 0, 7)), nets.task()
+    run(setting(replace(real, serve=serve), clients, task, rounds=2, epochs=1, schedule=taking(0.5), seed=5))
     sizes = (128, 8, 24, 3)  # 16 pixels to 8 units to 3 classes
-    assert told == [(0, 2, 4, sizes, 5), (1, 2, 4, sizes, 5)]
+    assert told == [(0, 2, 4, sizes, 5, task), (1, 2, 4, sizes, 5, task)]
 
 
 def test_client_is_told_what_it_did():
@@ -937,3 +937,13 @@ def test_provenance_of_a_run(tmp_path):
     assert found["packages"].keys() >= {"heterobench", "torch", "numpy"}
     assert found["hardware"]["gpu"] is None
     assert found["device"] == "cpu"
+
+
+def test_hooks_that_contradict_each_other_are_refused():
+    real, _ = build("fedavg")
+    with pytest.raises(ValueError, match="batches and virtual"):
+        replace(real, batches=lambda *a: [], virtual=lambda *a: ())
+    with pytest.raises(ValueError, match="selective"):
+        replace(real, select=lambda server, given: (server, given.ids))
+    with pytest.raises(ValueError, match="selective"):
+        replace(real, tags=frozenset({"selective"}))

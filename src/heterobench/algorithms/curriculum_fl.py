@@ -90,7 +90,8 @@ def choosing(hp: HyperParameters, base: Algorithm) -> Algorithm:
     def serve(server, up, info):
         return server | base.serve(server, up, info)
 
-    return replace(base, init_server=init_server, downlink=downlink, select=select, serve=serve)
+    tags = base.tags | {"selective"}
+    return replace(base, init_server=init_server, downlink=downlink, select=select, serve=serve, tags=tags)
 
 
 def make(hp: HyperParameters) -> Algorithm:
@@ -121,4 +122,4 @@ def make(hp: HyperParameters) -> Algorithm:
 
     if not remembers:
         return replace(base, batches=batches)
-    return replace(base, batches=batches, init_client=init_client, finish=finish, tags=frozenset({"stateful"}))
+    return replace(base, batches=batches, init_client=init_client, finish=finish, tags=base.tags | {"stateful"})
