@@ -71,6 +71,8 @@ class Examples:
         return x if self.scale is None else x.to(torch.float32).mul_(self.scale).add_(self.shift)
 
     def batch(self, index: np.ndarray | Tensor) -> Batch:
+        if isinstance(index, np.ndarray) and not index.flags.writeable:
+            index = index.copy()  # of a stored partition; torch warns of memory that it could not write to
         chosen = torch.as_tensor(index).to(self.x.device)
         return Batch(self._seen(self.x.index_select(0, chosen)), self.y.index_select(0, chosen))
 

@@ -947,3 +947,11 @@ def test_hooks_that_contradict_each_other_are_refused():
         replace(real, select=lambda server, given: (server, given.ids))
     with pytest.raises(ValueError, match="selective"):
         replace(real, tags=frozenset({"selective"}))
+
+
+def test_rows_of_a_stored_partition_may_be_read_only(recwarn):
+    pool, rows = nets.federation().pool, np.arange(5)
+    rows.flags.writeable = False
+    assert torch.equal(pool.batch(rows).x, pool.x[:5])
+    assert not rows.flags.writeable
+    assert not recwarn
