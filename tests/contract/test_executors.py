@@ -165,6 +165,33 @@ def test_phases(executor, length):
     assert len({name for phase in range(5) for name in s.local.at(phase).reduce}) == 4
 
 
+@each
+def test_clients_see_the_entries_of_this_rounds_downlink_and_no_others(executor):
+    """A server that sends something in every second round only."""
+    base = build("fedavg", lr=0.05)[0]
+
+    def init_server(theta):
+        return {"theta": theta, "round": theta.new_zeros(()), "seen": theta.new_zeros(())}
+
+    def downlink(server):
+        return {"theta": server["theta"]} | ({} if server["round"] % 2 else {"extra": server["round"]})
+
+    def finish(work, down, client, done):
+        up, client = base.finish(work, down, client, done)
+        return up | {"seen": work["theta"].new_tensor(float(down["extra"]) if "extra" in down else -1.0)}, client
+
+    def serve(server, up, info):
+        # of 0, none, 2, none: a number for each round that tells what all clients have seen
+        seen = server["seen"] * 10 + up["seen"]
+        return base.serve(server, up, info) | {"round": server["round"] + 1, "seen": seen}
+
+    reduce = base.reduce | {"seen": "uniform"}
+    changing = replace(base, init_server=init_server, downlink=downlink, finish=finish, serve=serve, reduce=reduce)
+    federation, task = nets.federation(SIZES, dtype=torch.float64), nets.task(torch.float64)
+    s = setting(changing, federation, task, rounds=4, epochs=1, batch_size=4)
+    assert float(outcome(s, executor).server["seen"]) == pytest.approx(-1 * 100 + 2 * 10 - 1)
+
+
 # the stacked executor: chunks, padding, memory ----------------------------------------------------------------------
 
 
