@@ -35,6 +35,12 @@ class Batch(NamedTuple):
     y: Tensor
     weight: Tensor | None = None
 
+    def weights(self, theta: Tensor) -> Tensor:
+        """Weights [B] of the examples in a mean, whether or not they are given, in the precision of theta."""
+        if self.weight is None:
+            return theta.new_full((len(self.y),), 1 / len(self.y))
+        return self.weight.to(theta.dtype)
+
 
 class Outputs(NamedTuple):
     """What a net makes of a batch: features float [B, F], which its last linear layer reads, and logits [B, classes].
@@ -126,12 +132,6 @@ def _mean_loss(logits: Tensor, batch: Batch) -> Tensor:
     return functional.cross_entropy(logits, batch.y, reduction="none") @ _as(batch.weight, logits.dtype)
 
 
-def _weights(theta: Tensor, batch: Batch) -> Tensor:
-    """Of each example in a mean [B], in theta's precision."""
-    even = batch.weight is None
-    return theta.new_full((len(batch.y),), 1 / len(batch.y)) if even else _as(batch.weight, theta.dtype)
-
-
 def head_gradient(head: Head, theta: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
     """Gradient [P] of the mean cross-entropy of inputs x [B, F] of the last layer, and {"loss": that mean loss []}.
 
@@ -139,7 +139,7 @@ def head_gradient(head: Head, theta: Tensor, batch: Batch) -> tuple[Tensor, dict
     """
     logits = functional.linear(batch.x, *head.read(theta))
     truth = batch.y[:, None] == torch.arange(head.classes, device=theta.device)
-    apart = (logits.softmax(1) - truth.to(theta.dtype)) * _weights(theta, batch)[:, None]
+    apart = (logits.softmax(1) - truth.to(theta.dtype)) * batch.weights(theta)[:, None]
     g = head.written(torch.zeros_like(theta), apart.t() @ batch.x, apart.sum(0))
     return g, {"loss": _mean_loss(logits, batch)}
 
@@ -274,7 +274,7 @@ class Classification:
                 logits = net(batch.x)
         finally:
             handle.remove()
-        return Outputs(read[-1].to(theta.dtype), logits.to(theta.dtype), _weights(theta, batch))
+        return Outputs(read[-1].to(theta.dtype), logits.to(theta.dtype), batch.weights(theta))
 
     @torch.no_grad()
     def features(self, theta: Tensor, batch: Batch) -> Tensor:

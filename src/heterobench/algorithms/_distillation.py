@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
@@ -55,7 +56,7 @@ def gradient_loss(g: Tensor, goal: Tensor, shapes) -> Tensor:
     """Gradient matching (Zhao, Mopuri and Bilen, ICLR 2021, arXiv 2006.05929), []: 1 - cosine, summed over the rows of
     every tensor that `shapes` cut g [P] and goal [P] into. A row is what leads to one output; biases do not count.
     """
-    sizes = [shape.numel() if hasattr(shape, "numel") else shape[0] * shape[1] for shape in shapes]
+    sizes = [math.prod(shape) for shape in shapes]
     rows = [
         (part.reshape(shape[0], -1), aim.reshape(shape[0], -1))
         for part, aim, shape in zip(g.split(sizes), goal.split(sizes), shapes, strict=True)

@@ -29,16 +29,9 @@ def one_hot(y: Tensor, classes: int) -> Tensor:
     return (y[:, None] == arange(classes, device=y.device)).double()
 
 
-def weights(theta: Tensor, batch) -> Tensor:
-    """Of each example in the mean of a batch [B], in the precision of theta."""
-    if batch.weight is None:
-        return theta.new_full((len(batch.y),), 1 / len(batch.y))
-    return batch.weight.to(theta.dtype)
-
-
 def loss(head: Head, theta: Tensor, z: Tensor, batch) -> Tensor:
     """Mean cross-entropy [] of a batch with features z [B, F], as the last layer of theta judges them."""
     from torch.nn import functional
 
     values = functional.cross_entropy(functional.linear(z, *head.read(theta)), batch.y, reduction="none")
-    return values @ weights(theta, batch)
+    return values @ batch.weights(theta)

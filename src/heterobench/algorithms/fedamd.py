@@ -30,7 +30,6 @@ from pydantic import Field, field_validator
 
 from heterobench.algorithm import Algorithm
 from heterobench.algorithms import fedavg
-from heterobench.algorithms._sums import weights
 
 
 class HyperParameters(fedavg.HyperParameters):
@@ -89,7 +88,7 @@ def make(hp: HyperParameters) -> Algorithm:
 
     def grad(work, batch, task):
         examples = len(batch.y) if batch.weight is None else (batch.weight > 0).sum()
-        weight = weights(work["theta"], batch) * work["miner"]
+        weight = batch.weights(work["theta"]) * work["miner"]
         here, aux = slope(work["theta"], batch, task)
         # without weights for an anchor: it needs no second gradient, and none is counted
         before, _ = slope(work["previous"], batch._replace(weight=weight), task)

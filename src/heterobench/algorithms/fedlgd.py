@@ -31,7 +31,6 @@ from heterobench.algorithm import Algorithm
 from heterobench.algorithms import fedavg
 from heterobench.algorithms._distillation import Descent, distilled, labelled, matched, noise, statistics
 from heterobench.algorithms._similarity import supervised_contrast
-from heterobench.algorithms._sums import weights
 
 
 class HyperParameters(fedavg.HyperParameters):
@@ -104,7 +103,7 @@ def make(hp: HyperParameters) -> Algorithm:
         def grad(work, batch, task):
             from torch import cat
 
-            weight = weights(work["theta"], batch)
+            weight = batch.weights(work["theta"])
             y, nothing = cat((batch.y, work["classes"])), weight.new_zeros(len(work["classes"]))
 
             def term(outputs):
