@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
+# Both commands start some hundred short processes; each would compile the package anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: env reproduce paper test test-slow lint ui watch doctor
 

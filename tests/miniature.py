@@ -16,7 +16,7 @@ presets:
     seeds: 2
     scenarios:
       - {dataset: digits, model: softmax, partition: [dirichlet-0.1, iid], schedule: full}
-    budget: {rounds: 25, local_epochs: 2, batch_size: 16}
+    budget: {rounds: 15, local_epochs: 2, batch_size: 16}
     tuning: {trials: 2, seeds: [7]}
     algorithms: [scaffold, local-only]
 """

@@ -150,7 +150,7 @@ def settle(setting: Setting, clients: int, rounds: int) -> RunState:
     for _ in range(rounds):
         state = advance(setting, state)
         now = thetas(setting, state, clients)
-        still = still + 1 if (now - before).abs().max() < 1e-12 else 0
+        still = still + 1 if (now - before).abs().max() < 1e-11 else 0
         if still == 10:
             break
         before = now.clone()

@@ -32,12 +32,18 @@ corrected = pytest.mark.parametrize(
 )
 
 # Settings that reach the fixed point in few rounds; the point itself depends on none of them. The adaptive server
-# rules overshoot for ever where server_lr / tau is large; a larger alpha lets FedDyn and
-# FedSpeed learn their linear terms faster. AdamW does not settle at a step size that stays; DiLoCo's outer steps do.
-# Every second round FedAMD's clients are anchors, so that no coin decides; its cached gradients are late, hence slow.
-ADAPTIVE = {"server_lr": 1.0, "tau": 1.0}
+# rules overshoot for ever where server_lr / tau is large; less momentum makes swings die out sooner; a larger alpha
+# lets FedDyn and FedSpeed learn their linear terms faster. AdamW does not settle at a step size that stays; DiLoCo's
+# outer steps do. Every second round FedAMD's clients are anchors, so that no coin decides; its cached gradients are
+# late, hence slow.
+ADAPTIVE = {"server_lr": 1.0, "tau": 1.0, "beta1": 0.5}
+BRISK = {"beta1": 0.5}
 DUAL = {"alpha": 0.5}
 CALM = {
+    "fedopt": BRISK,
+    "fedavgm": BRISK,
+    "fedavg-m": {"beta": 0.5},
+    "scaffold-m": {"beta": 0.5},
     "fedadagrad": ADAPTIVE,
     "fedadam": ADAPTIVE,
     "fedyogi": ADAPTIVE,
@@ -46,7 +52,7 @@ CALM = {
     "diloco": diloco.PLAIN,
     "fedamd": {"p": 2, "server_lr": 0.5},
 }
-RATE = 0.05
+RATE = 0.1
 NORMALISED = ("anarchic-fl", "fedavg-m", "fednova")  # updates are divided by numbers of steps
 
 
@@ -97,19 +103,19 @@ def settled(s: Setting, clients: int, rounds: int) -> np.ndarray:
 @every
 def test_quadratic_federation_ends_where_theory_says(case):
     """Different minimisers and curvatures, 5 exact local steps: the optimum, or the known biased point."""
-    problem = Quadratics.draw(clients=5)
+    problem = Quadratics.draw(clients=4)
     algorithm, hp = calm(case)
-    found = settled(setting(algorithm, problem.federation()), 5, patience(case, 600))
-    assert_settled(case, found, expected(case, problem, algorithm, hp, np.full(5, 5)))
+    found = settled(setting(algorithm, problem.federation()), 4, patience(case, 600))
+    assert_settled(case, found, expected(case, problem, algorithm, hp, np.full(4, 5)))
 
 
 @every
 def test_quadratic_federation_with_unequal_local_work(case):
     """1 to 4 examples in batches of one: clients differ in weight and in number of local steps."""
-    problem = Quadratics.draw(clients=5, unequal=True)
+    problem = Quadratics.draw(clients=4, unequal=True)
     algorithm, hp = calm(case)
     batch = 10**6 if "pooled" in algorithm.tags else 1  # pooled single examples would be noisy SGD
-    found = settled(setting(algorithm, problem.federation(), epochs=2, batch_size=batch), 5, patience(case, 800))
+    found = settled(setting(algorithm, problem.federation(), epochs=2, batch_size=batch), 4, patience(case, 800))
     assert_settled(case, found, expected(case, problem, algorithm, hp, 2 * problem.n))
 
 

@@ -13,7 +13,7 @@ import pytest
 from heterobench.report.paper import ENGINES
 from miniature import environment, miniature
 
-SMALL = {"seeds: 2": "seeds: 1", "[dirichlet-0.1, iid]": "[iid]", "rounds: 25": "rounds: 3", ", local-only]": "]"}
+SMALL = {"seeds: 2": "seeds: 1", "[dirichlet-0.1, iid]": "[iid]", "rounds: 15": "rounds: 3", ", local-only]": "]"}
 
 
 @pytest.fixture

@@ -107,7 +107,7 @@ def test_a_changed_hyperparameter_runs_only_what_depends_on_it(straight):
 def test_a_mistake_in_a_parameter_file_stops_before_any_job(straight):
     file = straight / "params/benchmarks/miniature.yaml"
     before = file.read_text()
-    file.write_text(before.replace("rounds: 25", "round: 25"))
+    file.write_text(before.replace("rounds: 15", "round: 15"))
     try:
         output = snakemake(straight, "--dry-run", check=False)
     finally:
@@ -156,7 +156,7 @@ def test_runs_that_fail_are_reported_where_that_is_wanted(tmp_path):
     text = (
         file.read_text()
         .replace("[dirichlet-0.1, iid]", "[class-incremental-5, iid]")
-        .replace("rounds: 25", "rounds: 3")
+        .replace("rounds: 15", "rounds: 3")
     )
     file.write_text(text.replace("    tuning: {trials: 2, seeds: [7]}\n", ""))
     stopped = snakemake(root, "--cores", "2", check=False)
