@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from heterobench import keyed
+from heterobench.augmentation import Views
 from heterobench.data.transforms import normalisation
 from heterobench.partition.rows import Rows as Compressed
 from heterobench.task import CHUNK, Batch
@@ -84,6 +85,22 @@ class Examples:
 
 
 @dataclass(frozen=True)
+class Viewed(Examples):
+    """Examples that are seen under random views. Example i under view v is number i V + v, of V `views`."""
+
+    views: Views = field(kw_only=True)
+
+    def batch(self, index: np.ndarray | Tensor) -> Batch:
+        chosen = torch.as_tensor(index).to(self.x.device)
+        example, view = chosen // len(self.views), chosen % len(self.views)
+        return Batch(self._seen(self.views.of(self.x.index_select(0, example), view)), self.y.index_select(0, example))
+
+    def drawn(self, rows: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+        """The same examples of the pool, each under a view that `generator` draws."""
+        return rows * len(self.views) + generator.integers(len(self.views), size=len(rows))
+
+
+@dataclass(frozen=True)
 class Federation:
     """Clients' examples (`pool`, of which each client holds rows) and the global test set.
 
@@ -91,7 +108,8 @@ class Federation:
     stage: int, for each example of the pool, where a run goes through stages (a task stream). held_out: bool
     [clients], who never trains and is only tested. slices: name of a metric -> indices of those examples of the global
     test set on which it is the accuracy. server: int64, labelled examples of the pool that the server holds; methods
-    with labels at the server use them, others do not see them.
+    with labels at the server use them, others do not see them. views: under which clients see images in mini-batches
+    of local training, and nowhere else; None: as they are.
     """
 
     pool: Examples
@@ -104,10 +122,17 @@ class Federation:
     held_out: np.ndarray | None = None
     slices: Mapping[str, np.ndarray] = field(default_factory=dict)
     server: np.ndarray | None = None
+    views: Views | None = None
 
     def __len__(self) -> int:
         """Number of clients, those without training examples included."""
         return len(self.train)
+
+    @cached_property
+    def viewed(self) -> Viewed | None:
+        """The pool under random views, where there are any."""
+        pool = self.pool
+        return Viewed(pool.x, pool.y, pool.scale, pool.shift, views=self.views) if self.views else None
 
     @cached_property
     def active(self) -> np.ndarray:

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from heterobench.augmentation import Views
 from heterobench.data import transforms
 from heterobench.data.dataset import Dataset
 from heterobench.federation import Examples, Federation, chosen
@@ -26,10 +27,14 @@ from heterobench.partition.partition import Partition
 
 @dataclass(frozen=True, eq=False)
 class Opened:
-    """A data set whose arrays go to a device; where nothing is transformed, all federations share them."""
+    """A data set whose arrays go to a device; where nothing is transformed, all federations share them.
+
+    `augmentation`: what training makes of images, in the words of a model's file.
+    """
 
     dataset: Dataset
     device: str = "cpu"
+    augmentation: str = "none"
 
     @cached_property
     def examples(self) -> tuple[Examples, Examples]:
@@ -63,7 +68,14 @@ class Opened:
             partition.held_out,
             dict(_domains(data.manifest["attributes"], data.test)) | dict(_stages(partition, data)),
             partition.server,
+            self._views,
         )
+
+    @cached_property
+    def _views(self) -> Views | None:
+        if self.augmentation == "none":
+            return None
+        return Views.crops_and_flips(*self.dataset.shape[1:], self.device)
 
     def _seen(self, partition: Partition, seed: int) -> tuple[Examples, Examples]:
         data = self.dataset

@@ -229,7 +229,7 @@ def run(
         config_of_run["trial"] = job.trial
     with opened(job.run_folder(seed), config_of_run) as recorder:
         if not distributed.agreed(recorder.finished):
-            federation = Opened(dataset, device).federation(partition, seed)
+            federation = Opened(dataset, device, job.scenario.model_file.augmentation).federation(partition, seed)
             algorithm = registry.algorithm(job.arm.algorithm).make(job.hyperparameters)
             scenario, about = job.scenario, provenance(job.project.root, device)
             executor = executors.make(config.executor, config.workers, device)

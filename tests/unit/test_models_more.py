@@ -134,6 +134,7 @@ def test_numbers_of_parameters(name, shape, classes, parameters):
         for shape in SHAPES[kind]
         if file.architecture != PRETRAINED and (len(shape) == 3 or file.architecture not in PLANAR)
         if not (kind == "tokens" and file.options.get("patch", 1) > 1)  # an encoder for signals
+        if kind == "image" or file.augmentation == "none"
     ],
     ids=str,
 )

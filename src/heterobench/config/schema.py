@@ -10,6 +10,8 @@ from heterobench.config.strict import Strict
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Names = Annotated[list[str], Field(min_length=1)] | str
+Augmentation = Literal["none", "crops and flips"]
+SHIFT = 4  # pixels that a crop may move an image by, up, down, left and right
 
 
 class Config(Strict):
@@ -48,6 +50,9 @@ class ModelFile(Strict):
     options: dict[str, Any] = {}
     inputs: Literal["standardised", "unit interval"] = Field(
         "standardised", description="what the net sees: by the data set's mean and std, or pixels / maximum alone"
+    )
+    augmentation: Augmentation = Field(
+        "none", description="of training images, anew in every mini-batch: see src/heterobench/augmentation.py"
     )
     reference: str = ""
 
@@ -314,6 +319,7 @@ class PublishedNumber(_Target):
     value: float
     deviation: float | None = Field(None, ge=0, description="the printed spread; `spread` says what it is")
     tolerance: float | None = Field(None, gt=0, description="largest difference, instead of two standard deviations")
+    augmentation: Augmentation | None = Field(None, description="instead of the whole entry's")
     lacking: list[str] = Field([], description="as in the whole entry")
 
 
@@ -335,6 +341,7 @@ class Published(_Target):
     inputs: Literal["unit interval", "standardised"] | None = Field(
         None, description="pixels / maximum; or these minus their mean, divided by their standard deviation"
     )
+    augmentation: Augmentation | None = Field(None, description="of training images, as in a model's file")
     lacking: list[str] = Field([], description="parts of their setting that do not exist here: never comparable")
     budget: PublishedBudget | None = None
     hyperparameters: dict[str, Any] = Field(
@@ -362,8 +369,9 @@ class Published(_Target):
             return ""
         if self.evidence == "memory":
             return "evidence: a number from memory is never a target"
-        stated = ("clients", "schedule", "training", "inputs", "budget", "seeds", "selection")
-        if missing := [key for key in stated if getattr(self, key) is None]:
+        stated = ("clients", "schedule", "training", "inputs", "augmentation", "budget", "seeds", "selection")
+        known = {key: getattr(self, key) for key in stated} | {"augmentation": self.augmentation_of(number)}
+        if missing := [key for key in stated if known[key] is None]:
             return f"{', '.join(missing)}: a target needs what is not stated here"
         lacking = [*self.lacking, *number.lacking]
         missing = [key for key, of in (("model", self), ("partition", number)) if getattr(of, key) is None]
@@ -376,6 +384,10 @@ class Published(_Target):
     def reason_of(self, number: PublishedNumber) -> str:
         """Why a number of this entry is no target; empty where it is one."""
         return number.reason or self.reason
+
+    def augmentation_of(self, number: PublishedNumber) -> str | None:
+        """What its training made of images; None where that is not stated."""
+        return number.augmentation or self.augmentation
 
     def settings_of(self, number: PublishedNumber) -> dict[str, Any]:
         """Its hyper-parameters."""

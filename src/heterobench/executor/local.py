@@ -96,7 +96,7 @@ class Counted:
 
 
 class Prepared(NamedTuple):
-    """A client's state as its local training sees it, and mini-batches: indices into `examples`."""
+    """A client's state as its local training sees it, and mini-batches: numbers of `examples`."""
 
     client: State
     examples: Examples
@@ -107,7 +107,7 @@ def prepared(local: Local, down: State, work: Work) -> Prepared:
     """What comes before `start`: examples that the client makes itself, where the algorithm has it do so; batches."""
     algorithm, client = local.at(work.round), client_state(local, work)
     if algorithm.virtual is None:
-        return Prepared(client, local.federation.pool, batches_of(local, work, down))
+        return Prepared(client, *_seen(local, work, batches_of(local, work, down)))
     own = local.federation.pool.batch(_rows(local, work))
 
     def generator(purpose: str, *more: int) -> np.random.Generator:
@@ -116,6 +116,14 @@ def prepared(local: Local, down: State, work: Work) -> Prepared:
     client, x, y = algorithm.virtual(down, client, OwnData(own.x, own.y, local.task, generator))
     whole = batches(local.seed, work.round, work.client, np.arange(len(y)), work.epochs, local.batch_size)
     return Prepared(client, Examples(x, y), _share(work, whole))
+
+
+def _seen(local: Local, work: Work, plan: list[np.ndarray]) -> tuple[Examples, list[np.ndarray]]:
+    """Mini-batches of the pool as local training sees them: where there are views, under newly drawn ones."""
+    if (viewed := local.federation.viewed) is None:
+        return local.federation.pool, plan
+    generator = keyed.generator(local.seed, "views", work.round, work.client)
+    return viewed, [viewed.drawn(rows, generator) for rows in plan]
 
 
 def batches_of(local: Local, work: Work, down: State | None = None) -> list[np.ndarray]:

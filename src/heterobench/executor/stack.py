@@ -19,7 +19,7 @@ from heterobench.federation import Examples
 from heterobench.task import Batch
 
 Plan = list[np.ndarray]
-"""The mini-batches of one client in one round: indices into the pool."""
+"""The mini-batches of one client in one round: numbers of the examples that it is given with."""
 
 Recorder = Callable[[Callable[[], None]], Callable[[], None]]
 

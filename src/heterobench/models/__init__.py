@@ -16,7 +16,7 @@ import pkgutil
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from heterobench.config.schema import ModelFile
+from heterobench.config.schema import SHIFT, ModelFile
 from heterobench.config.strict import build as build_options
 from heterobench.config.strict import nearest
 from heterobench.errors import ConfigurationError
@@ -51,13 +51,18 @@ def check_head_only(file: ModelFile, where: str) -> None:
 
 
 def check_inputs(file: ModelFile, kind: str, shape: tuple[int, ...], where: str) -> None:
-    """An error, which begins with `where`, unless the architecture takes inputs of this kind and shape."""
+    """An error, which begins with `where`, unless the file's net and augmentation take this kind and shape."""
     kinds = architecture(file.architecture, where).KINDS
     if kind not in kinds:
         raise ConfigurationError(
             f"{where}: architecture {file.architecture} takes inputs of kind {' or '.join(kinds)}, not {kind}"
         )
     _check_shape(file, tuple(shape), where)
+    if file.augmentation != "none" and (kind != "image" or min(shape[1:]) <= SHIFT):
+        raise ConfigurationError(
+            f"{where}: augmentation: {file.augmentation!r} takes images of more than {SHIFT}x{SHIFT} pixels, found "
+            f"inputs of kind {kind} and shape {list(shape)}; allowed here: 'none'"
+        )
 
 
 def _check_shape(file: ModelFile, shape: tuple[int, ...], where: str) -> None:

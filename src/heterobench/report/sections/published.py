@@ -140,6 +140,7 @@ def setting_differences(
         ("schedule", scenario.schedule, entry.schedule),
         ("training share", 1 - file.validation - file.test, entry.training),
         ("inputs", inputs, entry.inputs),
+        ("augmentation", scenario.model_file.augmentation, entry.augmentation_of(number)),
         ("rounds", budget.rounds, getattr(entry.budget, "rounds", None)),
         ("local epochs", budget.local_epochs, getattr(entry.budget, "local_epochs", None)),
         ("batch size", budget.batch_size, getattr(entry.budget, "batch_size", None)),
