@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from heterobench import measures, models, registry, search
+from heterobench.config.algorithm_file import AlgorithmFile, Published, Range, Space
 from heterobench.config.reading import check_name, load, names, read_yaml, shown
 from heterobench.config.schema import (
-    AlgorithmFile,
     ArmEntry,
     BenchmarkFile,
     Budget,
@@ -22,11 +22,8 @@ from heterobench.config.schema import (
     ModelFile,
     PartitionFile,
     Preset,
-    Published,
-    Range,
     ScenarioGrid,
     ScheduleFile,
-    Space,
     Tuning,
 )
 from heterobench.config.strict import build, nearest

@@ -16,7 +16,7 @@ from functools import cache
 from typing import Any
 
 from heterobench import keyed
-from heterobench.config.schema import Range, Space
+from heterobench.config.algorithm_file import Range, Space
 from heterobench.errors import ConfigurationError
 
 ATTEMPTS = 1000  # hypercubes that are drawn until a trial differs from those before

@@ -14,7 +14,7 @@ import pytest
 
 from heterobench import resolve
 from heterobench.commands import listing
-from heterobench.config.schema import Published, PublishedNumber
+from heterobench.config.algorithm_file import Published, PublishedNumber
 from heterobench.errors import ConfigurationError
 from heterobench.keyed import generator
 from heterobench.project import Project

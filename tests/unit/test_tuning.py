@@ -14,7 +14,8 @@ import pytest
 
 from heterobench import resolve, search, tuning
 from heterobench.commands.single import draw_partitions
-from heterobench.config.schema import EarlyStopping, Range, Tuning
+from heterobench.config.algorithm_file import Range
+from heterobench.config.schema import EarlyStopping, Tuning
 from heterobench.data.prepare import prepare
 from heterobench.data.versioned import obtain
 from heterobench.errors import ConfigurationError, RunError

@@ -20,8 +20,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from heterobench.config.algorithm_file import Published, PublishedNumber
 from heterobench.config.reading import load
-from heterobench.config.schema import ModelFile, PartitionFile, Published, PublishedNumber
+from heterobench.config.schema import ModelFile, PartitionFile
 from heterobench.data.schema import DatasetFile
 from heterobench.partition import changes, schemes
 from heterobench.project import Project
