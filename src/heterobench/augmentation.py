@@ -36,7 +36,7 @@ class Views:
         return len(self.pixels)
 
     def of(self, images: Tensor, view: Tensor) -> Tensor:
-        """Each of `images` [B, C, height, width] under its `view` int64 [B]."""
+        """Each of `images` [B, C, height, width], of any type, under its `view`, int64 [B]: a new tensor like them."""
         pixels = self.pixels.index_select(0, view)[:, None, :].expand(-1, images.shape[1], -1)
         return images.flatten(2).gather(2, pixels).view_as(images)
 

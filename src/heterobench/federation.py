@@ -85,18 +85,19 @@ class Examples:
 
 
 @dataclass(frozen=True)
-class Viewed(Examples):
-    """Examples that are seen under random views. Example i under view v is number i V + v, of V `views`."""
+class Viewed:
+    """Examples of a pool under random views. Example i under view v is number i V + v, of V `views`."""
 
-    views: Views = field(kw_only=True)
+    pool: Examples
+    views: Views
 
-    def batch(self, index: np.ndarray | Tensor) -> Batch:
-        chosen = torch.as_tensor(index).to(self.x.device)
-        example, view = chosen // len(self.views), chosen % len(self.views)
-        return Batch(self._seen(self.views.of(self.x.index_select(0, example), view)), self.y.index_select(0, example))
+    def batch(self, numbers: np.ndarray | Tensor) -> Batch:
+        chosen = torch.as_tensor(numbers).to(self.pool.x.device)
+        batch = self.pool.batch(chosen // len(self.views))
+        return batch._replace(x=self.views.of(batch.x, chosen % len(self.views)))
 
     def drawn(self, rows: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-        """The same examples of the pool, each under a view that `generator` draws."""
+        """Numbers of examples `rows` of the pool, each under a view that `generator` draws."""
         return rows * len(self.views) + generator.integers(len(self.views), size=len(rows))
 
 
@@ -131,8 +132,7 @@ class Federation:
     @cached_property
     def viewed(self) -> Viewed | None:
         """The pool under random views, where there are any."""
-        pool = self.pool
-        return Viewed(pool.x, pool.y, pool.scale, pool.shift, views=self.views) if self.views else None
+        return Viewed(self.pool, self.views) if self.views else None
 
     @cached_property
     def active(self) -> np.ndarray:

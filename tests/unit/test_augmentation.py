@@ -38,7 +38,8 @@ def federation(**more):
 
 
 def viewed(x, y=None, **more) -> Viewed:
-    return Viewed(x, torch.arange(len(x)) if y is None else y, **more, views=Views.crops_and_flips(*x.shape[2:]))
+    pool = Examples(x, torch.arange(len(x)) if y is None else y, **more)
+    return Viewed(pool, Views.crops_and_flips(*x.shape[2:]))
 
 
 def test_every_view_is_a_crop_of_the_mirrored_image_flipped_or_not():

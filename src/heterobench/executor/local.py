@@ -11,7 +11,7 @@ from torch import Tensor
 
 from heterobench import keyed
 from heterobench.algorithm import Algorithm, Done, LocalData, OwnData, Phase, State, Step
-from heterobench.federation import Examples, Federation, batches
+from heterobench.federation import Examples, Federation, Viewed, batches
 from heterobench.task import Batch, Task, Term
 
 
@@ -99,7 +99,7 @@ class Prepared(NamedTuple):
     """A client's state as its local training sees it, and mini-batches: numbers of `examples`."""
 
     client: State
-    examples: Examples
+    examples: Examples | Viewed
     batches: list[np.ndarray]
 
 
@@ -118,7 +118,7 @@ def prepared(local: Local, down: State, work: Work) -> Prepared:
     return Prepared(client, Examples(x, y), _share(work, whole))
 
 
-def _seen(local: Local, work: Work, plan: list[np.ndarray]) -> tuple[Examples, list[np.ndarray]]:
+def _seen(local: Local, work: Work, plan: list[np.ndarray]) -> tuple[Examples | Viewed, list[np.ndarray]]:
     """Mini-batches of the pool as local training sees them: where there are views, under newly drawn ones."""
     if (viewed := local.federation.viewed) is None:
         return local.federation.pool, plan

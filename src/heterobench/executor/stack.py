@@ -15,7 +15,7 @@ from torch import Tensor
 
 from heterobench.algorithm import Algorithm, State, Step
 from heterobench.executor.local import Counted, Local
-from heterobench.federation import Examples
+from heterobench.federation import Examples, Viewed
 from heterobench.task import Batch
 
 Plan = list[np.ndarray]
@@ -33,7 +33,7 @@ class Stack:
     def __init__(self, local: Local, algorithm: Algorithm):
         self.local, self.algorithm, self.task = local, algorithm, local.task.functional()
 
-    def load(self, states: list[State], pool: Examples) -> None:
+    def load(self, states: list[State], pool: Examples | Viewed) -> None:
         """Begin with these states, and batches of this pool."""
         self.state, self.pool = _stacked(states), pool
         self.losses = self.state["theta"].new_zeros(len(states))
@@ -116,7 +116,7 @@ class FixedStack(Stack):
         self._recorder, self._recordings = recorder, {}
         self.state, self._longest = {}, 0
 
-    def load(self, states: list[State], pool: Examples) -> None:
+    def load(self, states: list[State], pool: Examples | Viewed) -> None:
         self.pool = pool
         count = _rounded(len(states))
         if not self.state or len(self.losses) < count:

@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_leaves
 from heterobench.algorithm import Algorithm, Done, State
 from heterobench.executor.local import Local, Prepared, Result, Work, prepared, trained
 from heterobench.executor.stack import FixedStack, Plan, Recorder, Stack, cuda_graph
-from heterobench.federation import Examples
+from heterobench.federation import Examples, Viewed
 
 MEMORY = 2 * 2**30  # bytes; fixed, because the size of a chunk touches the last bits of a result
 
@@ -97,7 +97,7 @@ def _bytes(local: Local, algorithm: Algorithm, down: State, given: Prepared) -> 
     return states + 2 * one - two, two - one
 
 
-def _joined(given: list[Prepared]) -> tuple[Examples, list[Plan]]:
+def _joined(given: list[Prepared]) -> tuple[Examples | Viewed, list[Plan]]:
     """The examples of a chunk and the mini-batches in them: one pool, or what each client has made itself in a row."""
     pool, plans = given[0].examples, [one.batches for one in given]
     if all(one.examples is pool for one in given):
