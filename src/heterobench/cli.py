@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from heterobench import __version__, resolve
-from heterobench.errors import HeterobenchError
+from heterobench.failure import explained
 from heterobench.files import write_json
 from heterobench.project import Project
 
@@ -251,17 +251,23 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command; an error that a user can act on is printed without a traceback. Returns the exit status."""
+    """Run a command; whatever goes wrong is told without a traceback. Returns the exit status."""
+    arguments = sys.argv[1:] if arguments is None else arguments
     options = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     logging.getLogger("fontTools").setLevel(logging.WARNING)  # tells of every letter that a figure uses
+    project = None
     try:
-        return options.function(Project.find(), options) or 0
-    except HeterobenchError as error:
-        print(f"heterobench: {error}", file=sys.stderr)
-        return 1
+        project = Project.find()
+        return options.function(project, options) or 0
     except BrokenPipeError:
         return 0
+    except KeyboardInterrupt:
+        print("heterobench: interrupted", file=sys.stderr)
+        return 130
+    except Exception as error:
+        print(f"heterobench: {explained(error, arguments, project)}", file=sys.stderr)
+        return 1
 
 
 if __name__ == "__main__":

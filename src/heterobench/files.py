@@ -1,10 +1,13 @@
-"""Files that are whole or absent, and digests of what they hold."""
+"""Files that are whole or absent, digests of what they hold, and errors that name them."""
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -12,38 +15,82 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from heterobench.errors import RunError
+from heterobench.errors import DamagedFile, DiskError
+
+TEMPORARY = ".heterobench-"  # begins the names of files that are being written; a killed process leaves them behind
+FAILING = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
+CLOSED = {errno.EROFS: "writable", errno.EACCES: "accessible to this user", errno.EPERM: "accessible to this user"}
 
 
 @contextmanager
-def atomic(path: Path) -> Iterator[Path]:
-    """Yield a temporary neighbour of `path`; rename it into place on success, remove it on any error."""
+def atomic(path: Path, needed: int | None = None) -> Iterator[Path]:
+    """Yield a temporary neighbour of `path`; rename it into place on success, remove it on any error.
+
+    Raises DiskError where the system cannot write; `needed`: bytes, for its message.
+    """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    os.close(handle)
-    os.chmod(name, 0o644)
-    try:
-        yield Path(name)
-        with open(name, "rb") as done:
-            os.fsync(done.fileno())
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    with writing(path, needed):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f"{TEMPORARY}{path.name}.", dir=path.parent)
+        try:
+            os.close(handle)
+            os.chmod(name, 0o644)
+            yield Path(name)
+            with open(name, "rb") as done:
+                os.fsync(done.fileno())
+            os.replace(name, path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+
+
+def leftover(path: Path) -> bool:
+    """Whether `path` is what a killed process was writing: no part of any result."""
+    return path.name.startswith(TEMPORARY)
 
 
 @contextmanager
-def room(path: Path, needed: int) -> Iterator[None]:
-    """Turn what the system says of a full (or failing) disk while `needed` bytes are written into a RunError."""
+def writing(path: Path, needed: int | None = None) -> Iterator[None]:
+    """Turn what the system says of a full, read-only or failing disk while `path` is written into a DiskError."""
     try:
         yield
-    except OSError as error:
-        free = shutil.disk_usage(path.parent).free
-        raise RunError(
-            f"{path.parent}: {error.strerror}: {needed:,} bytes are needed for {path.name}, {free:,} are free. What to "
-            f"do: make room, then start the run again; it goes on from its last checkpoint"
-        ) from error
+    except Exception as error:  # whoever writes for us has error types of its own
+        if (text := cannot_write(error, path, needed)) is None:
+            raise
+        raise DiskError(text) from error
+
+
+def cannot_write(error: BaseException, path: Path | None = None, needed: int | None = None) -> str | None:
+    """Where an error says that the system cannot write (or, without `path`, reach) a file: which, why, what to do.
+
+    None for every other error. `path`: the file that was written; `needed`: its bytes.
+    """
+    named = Path(name) if isinstance(name := getattr(error, "filename", None), str) else None
+    if (number := _number(error)) is None or (number in CLOSED and path and named and named.parent != path.parent):
+        return None  # what is closed is another file, which was to be read
+    path = path or named or Path("a file")
+    folder, reason = path.parent, os.strerror(number)
+    if number in CLOSED:
+        return f"{path}: {reason}. What to do: make {folder} {CLOSED[number]}, or move the project; nothing is lost"
+    what = f"{needed:,} bytes are needed for {path.name}" if needed is not None else f"{path.name} cannot be written"
+    free = ""
+    with contextlib.suppress(OSError):
+        there = next(place for place in (folder, *folder.absolute().parents) if place.is_dir())
+        free = f", {shutil.disk_usage(there).free:,} are free"
+    advice = "make room, then start the same command again; a run goes on from its last checkpoint"
+    return f"{folder}: {reason}: {what}{free}. What to do: {advice}"
+
+
+def _number(error: BaseException) -> int | None:
+    """The system's number of an error of writing; libraries hide it in their texts."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno if error.errno in FAILING | CLOSED.keys() else None
+    text = str(error)
+    if (found := re.search(r"\(os error (\d+)\)|\[Errno (\d+)\]", text)) is not None:  # safetensors, pyarrow
+        return _number(OSError(int(found[1] or found[2]), ""))
+    if isinstance(error, OSError) and re.search(r"\d+ requested and \d+ written", text):  # numpy
+        return errno.ENOSPC
+    return None
 
 
 def write_text(path: Path, text: str) -> None:
@@ -57,7 +104,28 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    return json.loads(Path(path).read_text(encoding="utf-8"))
+    """Raises FileNotFoundError, and DamagedFile for what is no JSON or cannot be read."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError, RecursionError) as error:
+        raise DamagedFile(f"{path}: damaged or not readable: {in_a_line(error)}") from None
+
+
+def json_object(path: Path) -> dict[str, Any] | None:
+    """What `path` holds where it is a JSON object; None where it is absent, damaged or something else."""
+    try:
+        found = read_json(path)
+    except (FileNotFoundError, DamagedFile):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def in_a_line(error: BaseException) -> str:
+    """The first line of what an error says; the name of its type where it says nothing."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
 
 
 def digest(value: Any) -> str:

@@ -190,8 +190,19 @@ def config(project: Project, **overrides: Any) -> Config:
     path = project.params / "config.yaml"
     values = read_yaml(path) or {}
     if isinstance(values, dict):  # anything else is refused by `build`
-        values = values | json.loads(os.environ.get(OVERRIDES, "{}")) | overrides
+        values = values | _from_environment() | overrides
     return build(Config, values, shown(project, path))
+
+
+def _from_environment() -> dict[str, Any]:
+    text = os.environ.get(OVERRIDES, "{}")
+    try:
+        values = json.loads(text)
+    except ValueError:
+        values = None
+    if not isinstance(values, dict):
+        raise ConfigurationError(f"{OVERRIDES}={text}: expected a JSON object of keys of params/config.yaml")
+    return values
 
 
 def algorithm_files(project: Project) -> dict[str, AlgorithmFile]:

@@ -26,7 +26,7 @@ from heterobench.data.dataset import Dataset, open_dataset
 from heterobench.device import chosen
 from heterobench.engine import checkpoint
 from heterobench.engine.synchronous import RunState, Setting, advance, begin, costs
-from heterobench.errors import RunError
+from heterobench.errors import RunError, log_failure
 from heterobench.executor import distributed
 from heterobench.federation import Federation
 from heterobench.files import file_digest, write_json
@@ -329,7 +329,7 @@ def run_job(job: Job, seeds: Iterable[int], config: Config) -> Path:
             except Exception as error:
                 if distributed.started_by_torchrun():
                     raise  # the other ranks wait for this one: torchrun ends them
-                log.exception("%s on %s, seed %d failed", job.arm.name, job.scenario.name, seed)
+                log_failure(log, f"{job.arm.name} on {job.scenario.name}, seed {seed} failed", error)
                 failed[seed] = error
                 lines.append({"seed": seed, "failed": f"{type(error).__name__}: {error}"})
         if failed and config.failures == "stop":

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from heterobench.config.schema import Config, Tuning
-from heterobench.errors import RunError
+from heterobench.errors import RunError, log_failure
 from heterobench.files import digest, file_digest, read_json, write_json
 from heterobench.records import record
 from heterobench.resolve import Benchmark, Job
@@ -136,7 +136,7 @@ def tune(benchmark: Benchmark, scenario: str, arm: str, config: Config) -> Path:
                     except Exception as error:
                         if distributed.started_by_torchrun():
                             raise
-                        log.exception("%s on %s, trial %d, seed %d failed", arm, scenario, trial, seed)
+                        log_failure(log, f"{arm} on {scenario}, trial {trial}, seed {seed} failed", error)
                         failed[trial] = f"{type(error).__name__}: {error}"
                         break
 

@@ -8,17 +8,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
-
 from heterobench import resolve
-from heterobench.config.reading import load
+from heterobench.config.reading import load, parse_yaml
 from heterobench.config.schema import ArmEntry, PartitionFile
 from heterobench.data.dataset import open_dataset
 from heterobench.data.prepare import prepare
 from heterobench.data.versioned import obtain
 from heterobench.errors import ConfigurationError
-from heterobench.files import read_json
-from heterobench.partition.store import load_shown, make
+from heterobench.partition.store import load_shown, make, read_manifest
 from heterobench.project import Project
 
 
@@ -38,9 +35,8 @@ def draw_pictures(project: Project, dataset: str, partitions: list[str], seed: i
     paths = []
     for name in partitions:
         title = load(project, "partitions", name, PartitionFile).title
-        manifest = read_json(project.partition_manifest(dataset, name, seed))
         paths.append(project.partition_picture(dataset, name))
-        shown = load_shown(project.root / manifest["file"])
+        shown = load_shown(project.root / read_manifest(project, dataset, name, seed)["file"])
         draw_picture(title=f"{title} ({dataset}, seed {seed})", path=paths[-1], **shown)
     return paths
 
@@ -52,7 +48,7 @@ def settings(pairs: list[str]) -> dict[str, Any]:
         name, equals, value = pair.partition("=")
         if not equals:
             raise ConfigurationError(f"--set {pair}: expected NAME=VALUE")
-        result[name] = YAML(typ="safe", pure=True).load(value)
+        result[name] = parse_yaml(value, f"--set {pair}")
     return result
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import select
 import socket
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from heterobench.errors import ConfigurationError
+from heterobench.files import read_json
 from heterobench.project import Project
 from heterobench.records.record import END, PROGRESS, decode
 from heterobench.tracking.folders import run_folders
@@ -31,6 +31,16 @@ COLOURS = {
 }
 
 Row = dict[str, Any]
+
+# What is computed with. Other keys are only shown.
+KINDS = {
+    "round": int,
+    "rounds": int,
+    "updated": (int, float),
+    "seconds_left": (int, float, type(None)),
+    "metric": (dict, type(None)),
+    "status": str,
+}
 
 
 def process_gone(row: Row) -> bool:
@@ -62,10 +72,9 @@ def read_progress(results: Path, cache: dict[Path, tuple[tuple[int, int], Row]])
             now = path.stat()
             stamp = (now.st_mtime_ns, now.st_ino)
             if cache.get(folder, (None,))[0] != stamp:
-                row = decode(json.loads(path.read_text(encoding="utf-8")))
-                cache[folder] = (stamp, {"folder": str(folder), "round": 0, "rounds": 0} | row)
-        except (OSError, ValueError, TypeError):
-            # Not begun, or replaced at this moment: the next look sees it.
+                cache[folder] = (stamp, {"folder": str(folder)} | checked(decode(read_json(path))))
+        except (OSError, ValueError):
+            # Not begun, replaced at this moment, or damaged: the next look sees what is there then.
             continue
         row = cache[folder][1]
         if row.get("status") in ("running", "paused") and (folder / END).is_file():
@@ -75,10 +84,21 @@ def read_progress(results: Path, cache: dict[Path, tuple[tuple[int, int], Row]])
     return rows
 
 
+def checked(row: Any) -> Row:
+    """A progress file's content; ValueError where it is no such thing."""
+    if not isinstance(row, dict):
+        raise ValueError("not an object")
+    row = {"round": 0, "rounds": 0} | row
+    for key, kinds in KINDS.items():
+        if not isinstance(row.get(key), kinds) or isinstance(row.get(key), bool):
+            raise ValueError(f"{key}: {row.get(key)!r}")
+    return row
+
+
 def _end_status(folder: Path) -> str:
     try:
-        return json.loads((folder / END).read_text(encoding="utf-8"))["status"]
-    except (OSError, ValueError, KeyError):
+        return str(read_json(folder / END)["status"])
+    except (OSError, ValueError, KeyError, TypeError):
         return "running"
 
 

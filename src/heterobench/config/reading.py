@@ -18,11 +18,21 @@ KINDS = ("algorithms", "benchmarks", "datasets", "models", "partitions", "schedu
 def read_yaml(path: Path) -> Any:
     """YAML 1.2 (so ``1e-3`` is a number and ``no`` is a word); a key given twice is an error."""
     try:
-        return YAML(typ="safe").load(Path(path).read_text(encoding="utf-8"))
+        return parse_yaml(Path(path).read_text(encoding="utf-8"), str(path))
     except FileNotFoundError:
         raise ConfigurationError(f"{path}: no such file") from None
-    except YAMLError as error:
-        raise ConfigurationError(f"{path}: not valid YAML: {error}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"{path}: not text in UTF-8: byte {error.start + 1} cannot be decoded") from None
+    except OSError as error:  # a folder, or closed to this user
+        raise ConfigurationError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def parse_yaml(text: str, where: str) -> Any:
+    """The value of a YAML text that stands in `where`: a file, an option, an environment variable."""
+    try:
+        return YAML(typ="safe").load(text)
+    except (YAMLError, ValueError, RecursionError) as error:  # ValueError: 2026-99-99 is a date that is none
+        raise ConfigurationError(f"{where}: not valid YAML: {error}") from None
 
 
 def names(project: Project, kind: str) -> list[str]:

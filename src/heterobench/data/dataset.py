@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from heterobench.config.reading import check_name, shown
 from heterobench.data.checksums import mismatch
-from heterobench.errors import ConfigurationError, DataError
-from heterobench.files import read_json
+from heterobench.errors import ConfigurationError, DamagedFile, DataError
+from heterobench.files import in_a_line, read_json
 from heterobench.project import Project
 
 
@@ -63,18 +64,26 @@ def open_dataset(project: Project, name: str, verify: bool = False) -> Dataset:
     check_name(project, "datasets", name, "open_dataset")
     folder = project.prepared(name)
     again = f"run `snakemake`, or `heterobench prepare {name}`"
+    damaged = f"is damaged. What to do: remove {shown(project, folder)} and {again}"
     try:
-        manifest = read_json(folder / "manifest.json")
+        return _opened(project, name, folder, read_json(folder / "manifest.json"), verify, damaged)
     except FileNotFoundError:
         raise DataError(f"{shown(project, folder)}: data set {name} is not prepared. What to do: {again}") from None
+    except (DamagedFile, KeyError, TypeError, AttributeError) as error:
+        where = shown(project, folder / "manifest.json")
+        raise DataError(f"{where}: not the manifest of a data set ({error!r}): it {damaged}") from None
+
+
+def _opened(project: Project, name: str, folder: Path, manifest: Any, verify: bool, damaged: str) -> Dataset:
     arrays = {}
     for file, entry in manifest["files"].items():
         path = folder / file
         if problem := mismatch(path, entry["sha256"] if verify or not path.is_file() else None, entry["bytes"]):
-            raise DataError(
-                f"{shown(project, path)}: {problem}. What to do: remove {shown(project, folder)} and {again}"
-            )
-        arrays[path.stem] = np.load(path, mmap_mode="r", allow_pickle=False)
+            raise DataError(f"{shown(project, path)}: {problem}: it {damaged}")
+        try:
+            arrays[path.stem] = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (ValueError, OSError, EOFError) as error:
+            raise DataError(f"{shown(project, path)}: no array ({in_a_line(error)}): it {damaged}") from None
     train, test = ({key: arrays.pop(f"{split}_{key}") for key in manifest["attributes"]} for split in ("train", "test"))
     return Dataset(
         name=name,

@@ -21,8 +21,9 @@ from filelock import FileLock
 from heterobench.data.checksums import mismatch
 from heterobench.data.converters import converter
 from heterobench.data.schema import SOURCE, Download, Form, Source, load_dataset_file
-from heterobench.errors import DataError, HeterobenchError
-from heterobench.files import file_digest, write_json
+from heterobench.errors import DataError
+from heterobench.failure import explained
+from heterobench.files import file_digest, write_json, writing
 from heterobench.project import Project
 
 MIRROR = "HETEROBENCH_MIRROR"
@@ -97,8 +98,8 @@ def obtain_file(file: Download, target: Path) -> None:
     reasons = []
     for source in file.sources:
         try:
-            with open_source(source) as stream, target.open("wb") as sink:
-                copy_at_most(stream, sink, (file.bytes or LARGEST) + 1)
+            with open_source(source) as stream:
+                copy_at_most(stream, target, (file.bytes or LARGEST) + 1)
         except (OSError, HTTPException) as error:  # URLError and time-outs are OSErrors
             reasons.append(f"{source}: {error}")
             continue
@@ -139,11 +140,18 @@ def open_url(url: str) -> BinaryIO:
     return urllib.request.urlopen(urllib.request.Request(url, headers={"User-Agent": "heterobench"}), timeout=TIMEOUT)
 
 
-def copy_at_most(stream: BinaryIO, sink: BinaryIO, limit: int) -> None:
-    """Copy at most `limit` bytes: a wrong address cannot fill the disk."""
-    while limit > 0 and (block := stream.read(min(limit, 1 << 20))):
-        sink.write(block)
-        limit -= len(block)
+def copy_at_most(stream: BinaryIO, target: Path, limit: int) -> None:
+    """Copy at most `limit` bytes: a wrong address cannot fill the disk. A full disk is a DiskError, no bad source."""
+    with writing(target):
+        sink = target.open("wb")
+    try:
+        while limit > 0 and (block := stream.read(min(limit, 1 << 20))):
+            with writing(target):
+                sink.write(block)
+            limit -= len(block)
+    finally:
+        with writing(target):
+            sink.close()
 
 
 def main(arguments: list[str]) -> int:
@@ -154,8 +162,8 @@ def main(arguments: list[str]) -> int:
         return 2
     try:
         fetch(Project.find(Path.cwd()), arguments[0])  # DVC starts a stage in the root of its repository
-    except HeterobenchError as error:
-        print(f"error: {error}", file=sys.stderr)
+    except Exception as error:
+        print(f"error: {explained(error, ['fetch', *arguments], Project.find(Path.cwd()))}", file=sys.stderr)
         return 1
     return 0
 

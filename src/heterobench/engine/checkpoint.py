@@ -20,7 +20,7 @@ from torch import Tensor
 
 from heterobench.engine.client_states import ClientStates, Damaged
 from heterobench.engine.synchronous import RunState
-from heterobench.files import atomic, file_digest, room
+from heterobench.files import atomic, file_digest
 
 KEEP = 2
 log = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ def save(folder: Path, state: RunState, extra: dict[str, Tensor], notes: dict[st
     content = to_bytes(tensors, {"state": json.dumps(numbers)})
     digest = hashlib.sha256(content).hexdigest()
     path = folder / f"round-{state.round:08d}-{digest[:16]}.safetensors"
-    with room(path, len(content)), atomic(path) as temporary:
+    with atomic(path, len(content)) as temporary:
         temporary.write_bytes(content)
     _sync(folder)
     for old in _kept(folder)[:-KEEP]:

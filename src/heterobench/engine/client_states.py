@@ -34,7 +34,7 @@ from torch import Tensor
 
 from heterobench.algorithm import State
 from heterobench.errors import RunError
-from heterobench.files import room
+from heterobench.files import writing
 
 MEMORY = 256 * 2**20  # bytes of states up to which they stay in memory, and inside checkpoints
 BLOCK = 8 * 2**20  # bytes read or written at once where many rows are
@@ -120,7 +120,7 @@ class Log:
     def append(self, block: np.ndarray) -> np.ndarray:
         """Write rows, uint8 [n, size], and return their numbers. RunError where the disk is full."""
         first, rest = self.length * self.layout.size, memoryview(block.reshape(-1))
-        with room(self.path, len(rest)):
+        with writing(self.path, len(rest)):
             try:
                 while rest:
                     rest = rest[os.pwrite(self._file, rest, first + block.size - len(rest)) :]
@@ -148,7 +148,7 @@ class Log:
                 yield chosen, content.reshape(-1, self.layout.size)[rows[chosen] - first]
 
     def sync(self) -> None:
-        with room(self.path, self.length * self.layout.size):  # some systems look for room only now
+        with writing(self.path, self.length * self.layout.size):  # some systems look for room only now
             os.fsync(self._file)
 
 

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from heterobench.config.schema import PartitionFile
 from heterobench.errors import PartitionError
-from heterobench.files import atomic, read_json, write_json
+from heterobench.files import atomic, json_object, write_json
 from heterobench.partition import heterogeneity
 from heterobench.partition.partition import ABSENT, DETAILS, Partition, draw
 from heterobench.partition.rows import Rows
@@ -151,15 +151,19 @@ def load_shown(path: Path) -> dict[str, Any]:
 
 def open_partition(project: Project, dataset: str, name: str, seed: int) -> tuple[Partition, dict[str, Any]]:
     """The stored partition of one seed, and its manifest; PartitionError if either cannot be used."""
+    manifest = read_manifest(project, dataset, name, seed)
+    return load(project.root / manifest["file"], manifest["hash"]), manifest
+
+
+def read_manifest(project: Project, dataset: str, name: str, seed: int) -> dict[str, Any]:
+    """The manifest of the partition of one seed; PartitionError if it cannot be used."""
     path = project.partition_manifest(dataset, name, seed)
-    try:
-        manifest = read_json(path)
-        file, expected = project.root / manifest["file"], manifest["hash"]
-    except FileNotFoundError:
-        raise PartitionError(f"{path}: no such manifest; make partition {name} of {dataset} first") from None
-    except (ValueError, KeyError, TypeError):
-        raise PartitionError(_altered(path, "it is not a partition's manifest")) from None
-    return load(file, expected), manifest
+    if not path.is_file():
+        raise PartitionError(f"{path}: no such manifest; make partition {name} of {dataset} first")
+    manifest = json_object(path) or {}
+    if not all(isinstance(manifest.get(key), str) for key in ("file", "hash", "data_hash")):
+        raise PartitionError(_altered(path, "it is not a partition's manifest"))
+    return manifest
 
 
 def _table(partition: Partition, counts: np.ndarray, measured: dict, staged: np.ndarray | None) -> pa.Table:

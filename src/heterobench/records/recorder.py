@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from heterobench.errors import RunError
-from heterobench.files import file_digest, read_json, room, write_json
+from heterobench.files import file_digest, read_json, write_json, writing
 from heterobench.records import record
 
 PROGRESS_SECONDS = 0.5
@@ -50,7 +50,7 @@ class Recorder:
 
     def append(self, name: str, row: dict[str, Any]) -> None:
         line = record.line(row).encode()
-        with room(self.folder / name, len(line)):
+        with writing(self.folder / name, len(line)):
             self._streams[name].write(line)
             self._streams[name].flush()
 
@@ -79,7 +79,7 @@ class Recorder:
             "host": os.uname().nodename,
             "status": status,
         }
-        with room(self.folder / record.PROGRESS, len(record.line(row))):
+        with writing(self.folder / record.PROGRESS, len(record.line(row))):
             write_json(self.folder / record.PROGRESS, record.encode(row))
 
     def close(self) -> None:

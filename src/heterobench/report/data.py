@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from heterobench.errors import RunError
-from heterobench.files import read_json
+from heterobench.files import json_object, read_json
 from heterobench.records.record import PROVENANCE, decode
 from heterobench.report import outputs
 from heterobench.report.aggregate import aggregate
@@ -77,7 +77,7 @@ class ReportData:
             for key, row in self.runs.items()
             if row["status"] == FINISHED
         }
-        return {key: read_json(file) for key, file in files.items() if file.is_file()}
+        return {key: found for key, file in files.items() if (found := json_object(file)) is not None}
 
 
 def read_parquet(path: Path, benchmark: Benchmark) -> pd.DataFrame:

@@ -7,13 +7,14 @@ stand there once.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import sqlite3
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from heterobench.files import read_json
+from heterobench.files import json_object
 from heterobench.project import Project
 from heterobench.records.record import CONFIG, encode
 from heterobench.report import labels
@@ -136,17 +137,15 @@ def settings(data: ReportData, scenario: str, arm: str) -> dict[str, Any]:
     benchmark = data.benchmark
     place = (benchmark.name, benchmark.preset, scenario, arm)
     for seed in benchmark.seeds:
-        file = benchmark.project.run(*place, seed) / CONFIG
-        if not file.is_file():
-            continue
-        found = read_json(file)["configuration"]
+        found = (json_object(benchmark.project.run(*place, seed) / CONFIG) or {}).get("configuration")
         tuned = data.tuning.get((scenario, arm), {}).get("hyperparameters", {})
-        return {
-            "algorithm": found["algorithm"]["name"],
-            "hyperparameters": found["algorithm"]["hyperparameters"],
-            "tuned": sorted(tuned),
-            "budget": found["budget"],
-        }
+        with contextlib.suppress(KeyError, TypeError):  # absent or damaged: the next seed was told the same
+            return {
+                "algorithm": found["algorithm"]["name"],
+                "hyperparameters": found["algorithm"]["hyperparameters"],
+                "tuned": sorted(tuned),
+                "budget": found["budget"],
+            }
     return {}
 
 

@@ -23,6 +23,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from heterobench.errors import TrackerError
+from heterobench.files import leftover
 from heterobench.project import Project
 from heterobench.records.record import CONFIG, PROVENANCE, ROUNDS, TIMING, Record
 from heterobench.tracking import entries
@@ -267,7 +268,7 @@ def log_run(mlflow: Any, experiment_id: str, entry: Entry) -> None:
 def log_tables(mlflow: Any, experiment_id: str, folder: Path) -> bool:
     """Tables, figures and report of a benchmark as artifacts of the run "tables"; False: nothing is new."""
     found = (f for name in SHOWN for f in (folder / name, *(folder / name).rglob("*")))
-    files = sorted(f for f in found if f.is_file())
+    files = sorted(f for f in found if f.is_file() and not leftover(f))
     if not files:
         return False
     identity, version = f"{folder.parent.name}/{folder.name}", entries.files_version(files, folder)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from heterobench.files import read_json
+from heterobench.files import json_object
 from heterobench.resolve import Benchmark
 
 if TYPE_CHECKING:
@@ -48,9 +48,9 @@ def pictures(data: ReportData) -> list[tuple[str, Path]]:
     for dataset, name in dict.fromkeys((s.dataset, s.partition) for s in benchmark.scenarios):
         manifest = benchmark.project.partition_manifest(dataset, name, seed)
         picture = benchmark.project.partition_picture(dataset, name)
-        if not (manifest.is_file() and picture.is_file()):
+        measured = (json_object(manifest) or {}).get("heterogeneity")
+        if not (measured and picture.is_file()):
             continue
-        measured = read_json(manifest)["heterogeneity"]
         title = next(s.partition_file.title for s in benchmark.scenarios if s.partition == name)
         caption = (
             f"{title}, {dataset}, seed {seed}: mean label distance to all data "
