@@ -156,7 +156,7 @@ def ranked(folder, executor, step):
 
 
 def test_ranks_count_like_one_process_and_their_joules_add_up(tmp_path):
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    launch = [sys.executable, "-m", "heterobench.executor.launch", "2"]
     result = subprocess.run(
         [*launch, __file__, str(tmp_path)],
         cwd=TESTS.parent,

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import psutil
@@ -71,6 +72,34 @@ def test_a_failing_worker_ends_the_run_with_its_reason(how, told):
     with pytest.raises(RunError, match=told):
         advance(s, begin(s))
     assert not workers._pipes
+
+
+def test_a_worker_that_is_killed_between_rounds_is_told():
+    algorithm, _ = build("fedavg", lr=0.1)
+    s = setting(algorithm, nets.federation((9, 5, 12, 7)), nets.task(), epochs=1, batch_size=4)
+    workers = Workers(2)
+    object.__setattr__(s, "executor", workers)
+    state = advance(s, begin(s))
+    victim, other = workers._processes
+    os.kill(victim.pid, signal.SIGKILL)
+    psutil.wait_procs([psutil.Process(victim.pid)], timeout=10)
+    with pytest.raises(RunError, match=r"a worker process ended unexpectedly.*start the same command again"):
+        advance(s, state)
+    assert not other.is_alive()
+
+
+def test_a_worker_that_dies_with_the_turn_in_its_hands_stops_nobody_for_ever():
+    """Whoever takes the next client holds a lock; killed there, it would leave the others waiting."""
+    algorithm, _ = build("fedavg", lr=0.1)
+    s = setting(algorithm, nets.federation((9, 5, 12, 7)), nets.task(), epochs=1, batch_size=4)
+    workers = Workers(2)
+    object.__setattr__(s, "executor", workers)
+    state = advance(s, begin(s))
+    with workers._next.get_lock():  # as a process that was killed leaves it: never given back
+        threading.Timer(0.5, lambda: os.kill(workers._processes[1].pid, signal.SIGKILL)).start()
+        with pytest.raises(RunError, match="a worker process ended unexpectedly"):
+            workers._wait([])
+    assert state.round == 1
 
 
 ORPHANS = """

@@ -140,7 +140,6 @@ def test_killed_and_resumed_with_two_jobs_gives_the_same_bits(straight, tmp_path
     unfinished = [p for p in runs.glob("*/*/seed-*") if not (p / "end.json").is_file()]
     assert unfinished, "the kill came too late to interrupt a run"
 
-    snakemake(root, "--unlock")
     targets = [str(p.relative_to(straight)) for p in straight.glob("results/miniature/mini/runs/*/*/runs.json")]
     snakemake(root, "--cores", "2", *targets)
     resumed, undisturbed = records(root), records(straight)

@@ -20,9 +20,12 @@ from heterobench.report.outputs import (
     table_files,
 )
 from heterobench.tuning import chosen_file
+from heterobench.workflow_lock import sign
 
 try:
     PROJECT = Project.find(Path.cwd())
+    if workflow.is_main_process:
+        sign(PROJECT)
     os.environ[resolve.OVERRIDES] = json.dumps(config)  # jobs see what --config said
     CONFIG = resolve.config(PROJECT)
     BENCHMARKS = {
@@ -36,8 +39,8 @@ except HeterobenchError as error:
 
 GPUS = visible_gpus() if CONFIG.device != "cpu" else 0
 PYTHON = f"{sys.executable} -m heterobench.cli"
-TORCHRUN = f"{sys.executable} -m torch.distributed.run --standalone --nproc-per-node {CONFIG.ranks}"
-TRAIN = PYTHON if CONFIG.ranks == 1 else f"{TORCHRUN} -m heterobench.cli"
+RANKS = f"{sys.executable} -m heterobench.executor.launch {CONFIG.ranks}"
+TRAIN = PYTHON if CONFIG.ranks == 1 else f"{RANKS} -m heterobench.cli"
 
 
 wildcard_constraints:

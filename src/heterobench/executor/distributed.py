@@ -9,6 +9,8 @@ number of ranks.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -16,7 +18,11 @@ import torch.distributed as dist
 from torch import Tensor
 
 from heterobench.algorithm import Algorithm, State
+from heterobench.errors import RunError
 from heterobench.executor.local import Local, Result, Work, local_training
+
+STORE = "HETEROBENCH_RANKS_MEET_IN"
+"""Environment variable: the file in which the ranks of one machine find each other."""
 
 
 def started_by_torchrun() -> bool:
@@ -24,15 +30,35 @@ def started_by_torchrun() -> bool:
 
 
 def join(device: str) -> None:
-    """Join the group that torchrun describes in the environment: NCCL between GPUs, gloo between CPUs."""
-    if not dist.is_initialized():
-        dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+    """Join the group that the environment describes: NCCL between GPUs, gloo between CPUs.
+
+    Ranks of one machine that `heterobench.executor.launch` has started meet in a file, others at torchrun's address.
+    """
+    if dist.is_initialized():
+        return
+    backend = "nccl" if device.startswith("cuda") else "gloo"
+    if (file := os.environ.get(STORE)) is None:
+        dist.init_process_group(backend)
+        return
+    rank, ranks = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    dist.init_process_group(backend, store=dist.FileStore(file, ranks), rank=rank, world_size=ranks)
+
+
+@contextmanager
+def together() -> Iterator[None]:
+    """Around what all ranks do at the same time: where one of them has ended, the others cannot go on."""
+    try:
+        yield
+    except RuntimeError as error:
+        reason = (str(error).splitlines() or [""])[0]
+        raise RunError(f"another rank of this run has ended; its own message says why ({reason})") from None
 
 
 def leave() -> None:
     """Leave the group together: a rank that ended first would take the others' connections with it."""
     if dist.is_initialized():
-        dist.barrier()
+        with together():
+            dist.barrier()
         dist.destroy_process_group()
 
 
@@ -46,8 +72,9 @@ def agreed(value: Any) -> Any:
     if not dist.is_initialized():
         return value
     box = [value]
-    dist.broadcast_object_list(box, src=0)
-    dist.barrier()
+    with together():
+        dist.broadcast_object_list(box, src=0)
+        dist.barrier()
     return box[0]
 
 
@@ -62,7 +89,8 @@ def total(value: float) -> float:
         return value
     device = "cuda" if dist.get_backend() == "nccl" else "cpu"
     summed = torch.tensor(value, dtype=torch.float64, device=device)
-    dist.all_reduce(summed)
+    with together():
+        dist.all_reduce(summed)
     return float(summed)
 
 
@@ -101,7 +129,8 @@ class Distributed:
         if self.rank == 0:
             described = [{k: (v.shape, v.dtype) for k, v in part.items()} for part in mine[0][:2]]
         box = [described]
-        dist.broadcast_object_list(box, src=0)
+        with together():
+            dist.broadcast_object_list(box, src=0)
         uplink, state = (
             {name: torch.zeros(shape, dtype=dtype, device=local.task.device) for name, (shape, dtype) in part.items()}
             for part in box[0]
@@ -112,7 +141,8 @@ class Distributed:
         """All ranks' tensors, in the order of the cohort (blanks at the end)."""
         stacked = torch.stack(mine)
         gathered = [torch.empty_like(stacked) for _ in range(self.ranks)]
-        dist.all_gather(gathered, stacked)
+        with together():
+            dist.all_gather(gathered, stacked)
         return [part[k] for k in range(len(stacked)) for part in gathered]
 
     def close(self) -> None:

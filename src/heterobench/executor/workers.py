@@ -13,6 +13,7 @@ import contextlib
 import multiprocessing
 import traceback
 from collections.abc import Sequence
+from multiprocessing.connection import wait
 from typing import Any
 
 import torch
@@ -66,9 +67,7 @@ class Workers:
             _write(self._given, index, work.state)
         self._next.value = 0
         plain = [work._replace(state={}) for work in cohort]
-        for pipe in self._pipes:
-            pipe.send(plain)
-        self._wait()
+        self._wait(plain)
         for index in range(len(cohort)):
             # copies: the places are written again in the next round
             uplink = {name: tensor.clone() for name, tensor in _read(self._uplinks, index).items()}
@@ -76,17 +75,26 @@ class Workers:
             results.append(Result(uplink, kept, float(self._losses[index]), int(self._examples[index])))
         return results
 
-    def _wait(self) -> None:
-        failed = []
-        for pipe in self._pipes:
-            try:
-                if (error := pipe.recv()) is not None:
-                    failed.append(error)
-            except EOFError:
-                failed.append("a worker process ended unexpectedly (killed, or out of memory)")
-        if failed:
-            self.close()
-            raise RunError(f"local training failed in a worker process:\n{failed[0]}")
+    def _wait(self, cohort: Sequence[Work]) -> None:
+        """Have the cohort computed. RunError as soon as a process fails or dies; the others then end as well."""
+        try:
+            for pipe in self._pipes:
+                pipe.send(cohort)
+            waiting = set(self._pipes)
+            while waiting:
+                # all at once: one that was killed may hold what another waits for
+                for pipe in wait(waiting):
+                    if (error := pipe.recv()) is not None:
+                        raise RunError(f"local training failed in a worker process:\n{error}")
+                    waiting.discard(pipe)
+        except (EOFError, OSError):
+            self._end()
+            ended = "a worker process ended unexpectedly (killed, or out of memory)"
+            advice = "start the same command again, perhaps with fewer workers: it goes on from its last checkpoint"
+            raise RunError(f"local training failed: {ended}. What to do: {advice}") from None
+        except BaseException:
+            self._end()
+            raise
 
     def _begin(self, local: Local, down: State, first: Result, cohort: Sequence[Work]) -> None:
         self.close()
@@ -139,6 +147,12 @@ class Workers:
             taken = self._next.value
             self._next.value += 1
         return taken
+
+    def _end(self) -> None:
+        """End the processes whatever they do."""
+        for process in self._processes:
+            process.kill()
+        self.close()
 
     def close(self) -> None:
         for pipe in self._pipes:
