@@ -23,7 +23,11 @@ class RunError(HeterobenchError):
     """A run cannot go on: its directory, checkpoint or record is not usable."""
 
 
-class DiskError(RunError):
+class MachineError(RunError):
+    """The machine is at fault and not the run, which is not counted as failed: it goes on when started again."""
+
+
+class DiskError(MachineError):
     """A disk is full, read-only or failing: the message names the file, and what to do."""
 
 

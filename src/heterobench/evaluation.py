@@ -21,6 +21,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from heterobench.data.dataset import open_dataset
+from heterobench.errors import PartitionError
 from heterobench.federation import sizes
 from heterobench.files import atomic
 from heterobench.longform import Evaluated, Run, read_runs, tables
@@ -58,7 +59,12 @@ def judge_models(benchmark: Benchmark, runs: Iterable[Run], threads: int = 1) ->
     task = classification(job, dataset, "cpu")
     opened, start = Opened(dataset), baseline(benchmark).name
     for seed, own in by_seed.items():  # what clients see may be an array of its own for each seed
-        partition, _ = open_partition(benchmark.project, dataset.name, job.scenario.partition, seed)
+        try:
+            partition, _ = open_partition(benchmark.project, dataset.name, job.scenario.partition, seed)
+        except PartitionError as error:  # the other seeds have theirs
+            for run in own:
+                run.reading.problems.append(str(error))
+            continue
         data = EvaluationData.of(task, opened.federation(partition, seed), seed, dataset)
         first = next((_load(run, record.FINAL, task, []) for run in own if run.job.arm.name == start), None)
         for run in own:

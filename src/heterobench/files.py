@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from heterobench.errors import DamagedFile, DiskError
 
 TEMPORARY = ".heterobench-"  # begins the names of files that are being written; a killed process leaves them behind
@@ -44,6 +46,19 @@ def atomic(path: Path, needed: int | None = None) -> Iterator[Path]:
             raise
 
 
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Wait for the lock `path`, and hold it. Raises DiskError where it cannot be made."""
+    lock = FileLock(path)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def leftover(path: Path) -> bool:
     """Whether `path` is what a killed process was writing: no part of any result."""
     return path.name.startswith(TEMPORARY)
@@ -60,22 +75,35 @@ def writing(path: Path, needed: int | None = None) -> Iterator[None]:
         raise DiskError(text) from error
 
 
+def check_room(folder: Path, needed: int = 1 << 20) -> None:
+    """Raise DiskError unless `needed` bytes can be written there: for programs that only say that they failed."""
+    with writing(folder / "a file", needed):
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder, buffering=0) as stream:
+            stream.write(bytes(needed))
+            stream.write(b"\0")  # where the first fell short, the system says why now
+
+
 def cannot_write(error: BaseException, path: Path | None = None, needed: int | None = None) -> str | None:
     """Where an error says that the system cannot write (or, without `path`, reach) a file: which, why, what to do.
 
     None for every other error. `path`: the file that was written; `needed`: its bytes.
     """
-    named = Path(name) if isinstance(name := getattr(error, "filename", None), str) else None
-    if (number := _number(error)) is None or (number in CLOSED and path and named and named.parent != path.parent):
-        return None  # what is closed is another file, which was to be read
-    path = path or named or Path("a file")
+    named = Path(name).absolute() if isinstance(name := getattr(error, "filename", None), str) else None
+    if (number := _number(error)) is None:
+        return None
+    if path and named and number in (errno.EACCES, errno.EPERM):
+        whole = path.absolute()
+        if named.parent != whole.parent and named not in whole.parents:
+            return None  # what is closed is another file, which was to be read
+    path = (path or named or Path("a file")).absolute()
     folder, reason = path.parent, os.strerror(number)
     if number in CLOSED:
         return f"{path}: {reason}. What to do: make {folder} {CLOSED[number]}, or move the project; nothing is lost"
     what = f"{needed:,} bytes are needed for {path.name}" if needed is not None else f"{path.name} cannot be written"
     free = ""
     with contextlib.suppress(OSError):
-        there = next(place for place in (folder, *folder.absolute().parents) if place.is_dir())
+        there = next(place for place in (folder, *folder.parents) if place.is_dir())
         free = f", {shutil.disk_usage(there).free:,} are free"
     advice = "make room, then start the same command again; a run goes on from its last checkpoint"
     return f"{folder}: {reason}: {what}{free}. What to do: {advice}"

@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from filelock import FileLock
 from torch import Tensor
 
 from heterobench import energy, models, personal, registry
@@ -26,10 +25,10 @@ from heterobench.data.dataset import Dataset, open_dataset
 from heterobench.device import chosen
 from heterobench.engine import checkpoint
 from heterobench.engine.synchronous import RunState, Setting, advance, begin, costs
-from heterobench.errors import RunError, log_failure
+from heterobench.errors import MachineError, RunError, log_failure
 from heterobench.executor import distributed
 from heterobench.federation import Federation
-from heterobench.files import file_digest, write_json
+from heterobench.files import file_digest, locked, write_json
 from heterobench.memory import keep_freed_memory
 from heterobench.opening import Opened
 from heterobench.partition.store import open_partition
@@ -248,9 +247,8 @@ def opened(folder: Path, config_of_run: dict[str, Any]) -> Iterator[Recorder]:
     In a distributed run the folder belongs to rank 0; the other ranks do the same run in a copy that they drop.
     """
     if distributed.rank() == 0:
-        folder.parent.mkdir(parents=True, exist_ok=True)
         # a job that outlived its killed workflow may still be at work: wait for it, then find the run finished
-        with FileLock(folder.with_name(f".{folder.name}.lock")):
+        with locked(folder.with_name(f".{folder.name}.lock")):
             recorder = Recorder(folder, config_of_run)
             distributed.agreed("the folder is ready")
             distributed.agreed("everybody has a copy")
@@ -282,9 +280,11 @@ def compute(
         with contextlib.closing(energy.meter(str(setting.task.device), distributed.first_here())) as meter:
             more = (checkpoint_seconds, until, snapshots, meter)
             state, theta, best = train(setting, federation, recorder, about, *more)
+    except MachineError:
+        recorder.close()
+        raise
     except Exception:
-        with contextlib.suppress(OSError):  # a full disk is told by the error itself
-            recorder.end("failed", error=traceback.format_exc())
+        recorder.end("failed", error=traceback.format_exc())
         raise
     if state.round < setting.budget.rounds:
         recorder.close()
@@ -326,6 +326,8 @@ def run_job(job: Job, seeds: Iterable[int], config: Config) -> Path:
         for seed in seeds:
             try:
                 lines.append(run(job, seed, config, dataset, task, device))
+            except MachineError:
+                raise
             except Exception as error:
                 if distributed.started_by_torchrun():
                     raise  # the other ranks wait for this one: torchrun ends them

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from heterobench.config.schema import Config, Tuning
-from heterobench.errors import RunError, log_failure
+from heterobench.errors import MachineError, RunError, log_failure
 from heterobench.files import digest, file_digest, read_json, write_json
 from heterobench.records import record
 from heterobench.resolve import Benchmark, Job
@@ -133,6 +133,8 @@ def tune(benchmark: Benchmark, scenario: str, arm: str, config: Config) -> Path:
                 for seed in tuning.seeds:
                     try:
                         training.run(jobs[trial], seed, config, *place, until)
+                    except MachineError:
+                        raise
                     except Exception as error:
                         if distributed.started_by_torchrun():
                             raise

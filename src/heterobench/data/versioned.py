@@ -18,7 +18,7 @@ from heterobench.config.reading import check_name
 from heterobench.data.checksums import verify_raw
 from heterobench.data.schema import SOURCE, load_dataset_file
 from heterobench.errors import ConfigurationError, DataError
-from heterobench.files import read_json
+from heterobench.files import check_room, read_json
 from heterobench.project import Project
 
 TEMPLATE = "fetch"  # the stage of dvc.yaml that is generated for each data set
@@ -56,6 +56,7 @@ def obtain(project: Project, name: str) -> Path:
             about = f" (missing or damaged there, or out of reach: {', '.join(lacking)})" if lacking else ""
             say(f"remote {remote} has no intact copy of {name}{about}: running the stage {stage}")
         if dvc(project, "repro", "--single-item", stage) != 0:
+            check_room(folder.parent)
             raise DataError(f"data set {name} cannot be obtained: DVC's stage {stage} failed; the reason stands above")
         verify_raw(project, name, load_dataset_file(project, name))
         if remote is not None and lacking:

@@ -18,7 +18,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from heterobench.algorithm import Algorithm, State
-from heterobench.errors import RunError
+from heterobench.errors import MachineError
 from heterobench.executor.local import Local, Result, Work, local_training
 
 STORE = "HETEROBENCH_RANKS_MEET_IN"
@@ -51,7 +51,7 @@ def together() -> Iterator[None]:
         yield
     except RuntimeError as error:
         reason = (str(error).splitlines() or [""])[0]
-        raise RunError(f"another rank of this run has ended; its own message says why ({reason})") from None
+        raise MachineError(f"another rank of this run has ended; its own message says why ({reason})") from None
 
 
 def leave() -> None:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from heterobench.algorithm import Algorithm, State
-from heterobench.errors import RunError
+from heterobench.errors import MachineError, RunError
 from heterobench.executor.local import Local, Result, Work, local_training
 from heterobench.memory import keep_freed_memory
 
@@ -91,7 +91,7 @@ class Workers:
             self._end()
             ended = "a worker process ended unexpectedly (killed, or out of memory)"
             advice = "start the same command again, perhaps with fewer workers: it goes on from its last checkpoint"
-            raise RunError(f"local training failed: {ended}. What to do: {advice}") from None
+            raise MachineError(f"local training failed: {ended}. What to do: {advice}") from None
         except BaseException:
             self._end()
             raise

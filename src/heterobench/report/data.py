@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from heterobench.errors import RunError
-from heterobench.files import json_object, read_json
+from heterobench.files import json_object
 from heterobench.records.record import PROVENANCE, decode
 from heterobench.report import outputs
 from heterobench.report.aggregate import aggregate
@@ -115,7 +115,7 @@ def read(benchmark: Benchmark) -> ReportData:
 
 
 def read_tuning(benchmark: Benchmark) -> dict[tuple[str, str], dict[str, Any]]:
-    """(scenario, arm) -> its ``chosen.json``, of those that are there: where tuning was cut off, so are the runs."""
+    """(scenario, arm) -> its ``chosen.json``, of those that are there and whole; without one the runs are missing too."""
     if benchmark.tuning is None:
         return {}
     files = {
@@ -123,4 +123,4 @@ def read_tuning(benchmark: Benchmark) -> dict[tuple[str, str], dict[str, Any]]:
         for scenario in benchmark.scenarios
         for arm in benchmark.arms
     }
-    return {key: decode(read_json(path)) for key, path in files.items() if path.is_file()}
+    return {key: decode(found) for key, path in files.items() if (found := json_object(path)) is not None}
