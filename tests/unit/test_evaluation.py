@@ -422,6 +422,15 @@ def test_values_that_are_not_finite_are_points(damaged):
     assert of[2] == math.inf
 
 
+def test_a_partition_that_is_damaged_stops_no_other_seed(damaged, whole):
+    partition = damaged.scenarios[0].partition
+    damaged.project.partition_manifest("digits", partition, 1).write_text("{}")
+    found = evaluate_scenario(damaged, SCENARIO)
+    assert "seed-1.json: altered or damaged" in entry(found, "fedavg", 1)["error"]
+    assert values(found, "fedavg", 0, "last") == values(whole, "fedavg", 0, "last")
+    assert "brier" not in values(found, "fedavg", 1, "last")  # nothing that needs the partition
+
+
 def test_nothing_at_all(damaged, whole):
     shutil.rmtree(damaged.project.results / "evaluated")
     found = evaluate_scenario(damaged, SCENARIO)

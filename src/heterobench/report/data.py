@@ -115,7 +115,7 @@ def read(benchmark: Benchmark) -> ReportData:
 
 
 def read_tuning(benchmark: Benchmark) -> dict[tuple[str, str], dict[str, Any]]:
-    """(scenario, arm) -> its ``chosen.json``, of those that are there and whole; without one the runs are missing too."""
+    """(scenario, arm) -> its ``chosen.json``, of those that are whole; where one is not, runs are missing."""
     if benchmark.tuning is None:
         return {}
     files = {
