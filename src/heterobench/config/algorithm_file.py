@@ -6,12 +6,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from heterobench.config.names import Name, Title
 from heterobench.config.schema import Augmentation, ChangeEntry, PartitionFile, Share
 from heterobench.config.strict import Strict
 
 
 class Variant(Strict):
-    title: str
+    title: Title
     defaults: dict[str, Any]
     sources: dict[str, str] = {}
 
@@ -155,10 +156,10 @@ Space = Annotated[list[Any], Field(min_length=1)] | Range
 class AlgorithmFile(Strict):
     """Defaults with their sources, search space and published numbers of one source file."""
 
-    title: str
+    title: Title
     reference: str
     defaults: dict[str, Any] = {}
     sources: dict[str, str] = Field({}, description="where each default comes from")
     search: dict[str, Space] = Field({}, description="what tuning may try: a list of values, or a range of numbers")
-    variants: dict[str, Variant] = Field({}, description="named settings, usable like an algorithm")
+    variants: dict[Name, Variant] = Field({}, description="named settings, usable like an algorithm")
     published: list[Published] = []

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StrictInt, field_validator, model_validator
 
+from heterobench.config.names import Name, Title
 from heterobench.config.strict import Strict
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -45,7 +46,7 @@ class Config(Strict):
 
 
 class ModelFile(Strict):
-    title: str
+    title: Title
     architecture: str = Field(description="a file in src/heterobench/models/")
     options: dict[str, Any] = {}
     inputs: Literal["standardised", "unit interval"] = Field(
@@ -65,7 +66,7 @@ class ChangeEntry(Strict):
 class PartitionFile(Strict):
     """A scheme with its options, what is changed afterwards, and how each client's examples are divided."""
 
-    title: str
+    title: Title
     scheme: str = Field(description="a scheme of src/heterobench/partition/schemes/")
     clients: int | None = Field(None, ge=1, description="left out: all, where the scheme finds clients in the data")
     options: dict[str, Any] = {}
@@ -144,7 +145,7 @@ class LocalWork(Strict):
 class ScheduleFile(Strict):
     """Who takes part in a round, how much of the local work each client finishes, and how long that takes."""
 
-    title: str
+    title: Title
     participation: float = Field(1.0, gt=0, le=1, description="share of the clients sampled each round")
     stragglers: Share = Field(
         0.0, description="share of a cohort that finishes a uniform number of epochs below the full one"
@@ -192,8 +193,8 @@ class ArmEntry(Strict):
     """One row of the table, where the defaults of the algorithm's file are not enough."""
 
     algorithm: str
-    name: str | None = Field(None, pattern=r"^[a-z0-9][a-z0-9.\-]*$")
-    title: str | None = None
+    name: Name | None = None
+    title: Title | None = None
     hyperparameters: dict[str, Any] = {}
 
 
@@ -270,6 +271,6 @@ class Preset(Strict):
 class BenchmarkFile(Strict):
     """One file is one paper-style table."""
 
-    title: str
+    title: Title
     about: str = ""
-    presets: dict[str, Preset] = Field(min_length=1)
+    presets: dict[Name, Preset] = Field(min_length=1)

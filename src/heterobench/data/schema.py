@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
+from heterobench.config.names import Address, FileName, Package, RelativePath, Title
 from heterobench.config.reading import load
 from heterobench.config.strict import Strict
+from heterobench.errors import ConfigurationError
 from heterobench.project import Project
 
 SOURCE = "source.json"  # written beside the raw files: which form they came in, and their checksums
 
-FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-RelativePath = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Md5 = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 
@@ -22,9 +26,9 @@ class Source(Strict):
     """One place that has a file: a path below the mirror, a file in an installed package, or an address."""
 
     mirror: RelativePath | None = None
-    package: str | None = None
+    package: Package | None = None
     path: RelativePath | None = None
-    url: str | None = None
+    url: Address | None = None
 
     @model_validator(mode="after")
     def _one_place(self) -> Source:
@@ -70,7 +74,7 @@ class Form(Strict):
     With one, a download whose name is among the outputs is a raw file as it is; the converter makes the others.
     """
 
-    name: str
+    name: Title
     note: str = ""
     downloads: tuple[Download, ...] = Field(min_length=1)
     converter: str | None = None
@@ -120,12 +124,12 @@ class DatasetFile(Strict):
     The forms are tried in order; all give raw files of the same names.
     """
 
-    title: str
+    title: Title
     licence: str
     canonical: str
     description: str = ""
     kind: Literal[tuple(KINDS)] = "image"
-    classes: tuple[str, ...] = Field(min_length=2)
+    classes: tuple[Title, ...] = Field(min_length=2)
     shape: tuple[PositiveInt, ...] = Field(min_length=1, description="of one input; what it means is up to the kind")
     maximum: Annotated[int, Field(ge=1, le=255)] | None = None
     mean: tuple[float, ...] = ()
@@ -160,5 +164,22 @@ class DatasetFile(Strict):
         return [file.path for file in self.forms[0].raw_files]
 
 
-def load_dataset_file(project: Project, name: str) -> DatasetFile:
-    return load(project, "datasets", name, DatasetFile)
+def load_dataset_file(project: Project, name: str, where: str | None = None) -> DatasetFile:
+    """The data set called `name`; `where` says who asked for it. No file: address of it leads out of the project."""
+    dataset = load(project, "datasets", name, DatasetFile, where)
+    for form in dataset.forms:
+        for download in form.downloads:
+            for source in download.sources:
+                if source.url and source.url.startswith("file:") and not _inside(project, source.url):
+                    raise ConfigurationError(
+                        f"params/datasets/{name}.yaml: form {form.name!r}: {download.path}: {source.url} is outside the "
+                        f"project: allowed are file: addresses below {project.root.as_uri()}. What to do: say "
+                        "`mirror: PATH` here and set HETEROBENCH_MIRROR to the folder that has it"
+                    )
+    return dataset
+
+
+def _inside(project: Project, url: str) -> bool:
+    """Is the file of a file: address below the project, as it is written or with links followed?"""
+    path = os.path.normpath(url2pathname(urlsplit(url).path))
+    return any(Path(place).is_relative_to(project.root) for place in (path, os.path.realpath(path)))
