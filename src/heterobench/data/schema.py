@@ -172,8 +172,8 @@ def load_dataset_file(project: Project, name: str, where: str | None = None) -> 
             for source in download.sources:
                 if source.url and source.url.startswith("file:") and not _inside(project, source.url):
                     raise ConfigurationError(
-                        f"params/datasets/{name}.yaml: form {form.name!r}: {download.path}: {source.url} is outside the "
-                        f"project: allowed are file: addresses below {project.root.as_uri()}. What to do: say "
+                        f"params/datasets/{name}.yaml: form {form.name!r}: {download.path}: {source.url} is outside "
+                        f"the project: allowed are file: addresses below {project.root.as_uri()}. What to do: say "
                         "`mirror: PATH` here and set HETEROBENCH_MIRROR to the folder that has it"
                     )
     return dataset
