@@ -11,7 +11,7 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from heterobench import resolve
-from heterobench.config.reading import load
+from heterobench.config.reading import check_name, load
 from heterobench.config.schema import ArmEntry, PartitionFile
 from heterobench.data.dataset import open_dataset
 from heterobench.data.prepare import prepare
@@ -35,6 +35,7 @@ def draw_pictures(project: Project, dataset: str, partitions: list[str], seed: i
     """Draw stored partitions, as they were drawn for `seed`; returns the pictures' paths."""
     from heterobench.partition.picture import draw_picture
 
+    check_name(project, "datasets", dataset, "command line")
     paths = []
     for name in partitions:
         title = load(project, "partitions", name, PartitionFile).title

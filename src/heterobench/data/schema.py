@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, model_validator
+from pydantic import Strict as Strictness
 
 from heterobench.config.names import Address, FileName, Package, RelativePath, Title
+from heterobench.config.numbers import Bytes, Count, Examples, Pixel, Positive, Real
 from heterobench.config.reading import load
 from heterobench.config.strict import Strict
 from heterobench.errors import ConfigurationError
@@ -18,6 +20,8 @@ from heterobench.project import Project
 
 SOURCE = "source.json"  # written beside the raw files: which form they came in, and their checksums
 
+Item = TypeVar("Item")
+Several = Annotated[tuple[Item, ...], Strictness(False)]  # YAML has lists alone
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Md5 = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 
@@ -48,9 +52,9 @@ class Download(Strict):
 
     path: FileName
     sha256: Sha256 | None = None
-    bytes: PositiveInt | None = None  # None: nobody published the size, the checksum alone decides
+    bytes: Bytes | None = None  # None: nobody published the size, the checksum alone decides
     md5: Md5 | None = None  # as the publisher prints it; checked only where no sha256 is known
-    sources: tuple[Source, ...] = Field(min_length=1)
+    sources: Several[Source] = Field(min_length=1)
 
     @model_validator(mode="after")
     def _can_be_verified(self) -> Download:
@@ -64,7 +68,7 @@ class Output(Strict):
 
     path: FileName
     sha256: Sha256 | None = None
-    bytes: PositiveInt | None = None
+    bytes: Bytes | None = None
     md5: Md5 | None = None  # counts only where there is no sha256
 
 
@@ -76,9 +80,9 @@ class Form(Strict):
 
     name: Title
     note: str = ""
-    downloads: tuple[Download, ...] = Field(min_length=1)
+    downloads: Several[Download] = Field(min_length=1)
     converter: str | None = None
-    outputs: tuple[Output, ...] = ()
+    outputs: Several[Output] = ()
 
     @model_validator(mode="after")
     def _outputs_are_converted(self) -> Form:
@@ -108,14 +112,14 @@ class Attribute(Strict):
     use: Literal["client", "domain", "population", "protected"] = Field(
         description="client: a natural client; domain: where features differ; population: a group of natural clients"
     )
-    train: PositiveInt | None = Field(None, description="how many values occur among the training examples")
+    train: Examples | None = Field(None, description="how many values occur among the training examples")
 
 
 class Samples(Strict):
     """Numbers of examples in the official split."""
 
-    train: PositiveInt
-    test: PositiveInt
+    train: Examples
+    test: Examples
 
 
 class DatasetFile(Strict):
@@ -129,16 +133,16 @@ class DatasetFile(Strict):
     canonical: str
     description: str = ""
     kind: Literal[tuple(KINDS)] = "image"
-    classes: tuple[Title, ...] = Field(min_length=2)
-    shape: tuple[PositiveInt, ...] = Field(min_length=1, description="of one input; what it means is up to the kind")
-    maximum: Annotated[int, Field(ge=1, le=255)] | None = None
-    mean: tuple[float, ...] = ()
-    std: tuple[PositiveFloat, ...] = ()
+    classes: Several[Title] = Field(min_length=2)
+    shape: Several[Count] = Field(min_length=1, max_length=8, description="of one input, as its kind says")
+    maximum: Pixel | None = None
+    mean: Several[Real] = ()
+    std: Several[Positive] = ()
     samples: Samples | None = None
     attributes: dict[Annotated[str, Field(pattern=r"^[a-z][a-z_]*$")], Attribute] = {}
     reader: str
     options: dict[str, Any] = Field({}, description="of the reader")
-    forms: tuple[Form, ...] = Field(min_length=1)
+    forms: Several[Form] = Field(min_length=1)
 
     @model_validator(mode="after")
     def _consistent(self) -> DatasetFile:

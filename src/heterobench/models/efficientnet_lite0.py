@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from heterobench.config.numbers import Count
 from heterobench.config.strict import Strict
 from heterobench.errors import ConfigurationError
 from heterobench.files import file_digest
@@ -24,7 +25,9 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's pixels
 
 
 class Options(Strict):
-    side: int = Field(224, ge=32, multiple_of=32, description="height and width of what the pretrained net sees")
+    side: Count = Field(
+        224, ge=32, le=4096, multiple_of=32, description="height and width that the pretrained net sees"
+    )
 
 
 def problem(shape, options):
