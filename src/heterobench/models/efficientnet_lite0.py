@@ -10,9 +10,10 @@ channels.
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import Field
 
-from heterobench.config.numbers import Count
 from heterobench.config.strict import Strict
 from heterobench.errors import ConfigurationError
 from heterobench.files import file_digest
@@ -25,8 +26,8 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's pixels
 
 
 class Options(Strict):
-    side: Count = Field(
-        224, ge=32, le=4096, multiple_of=32, description="height and width that the pretrained net sees"
+    side: Annotated[int, Field(ge=32, le=4096, multiple_of=32)] = Field(
+        224, description="height and width of what the pretrained net sees"
     )
 
 
