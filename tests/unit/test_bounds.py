@@ -73,7 +73,7 @@ def taken(key: str, values: list) -> list:
     """Those of the values that the field takes, in the way in which its class reads it."""
     model, name = FIELDS[key]
     field = model.model_fields[name]
-    config = ConfigDict(strict=model.model_config["strict"], allow_inf_nan=model.model_config["allow_inf_nan"])
+    config = ConfigDict(strict=model.model_config.get("strict"), allow_inf_nan=model.model_config["allow_inf_nan"])
     adapter, found = TypeAdapter(Annotated[field.annotation, *(field.metadata or [None])], config=config), []
     for value in values:
         with suppress(ValidationError):
