@@ -12,6 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from heterobench import __version__, resolve
+from heterobench.config.numbers import Count, Port, Process, Seed, argument
 from heterobench.failure import explained
 from heterobench.files import write_json
 from heterobench.project import Project
@@ -183,11 +184,11 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--model", default="mlp")
     sub.add_argument("--schedule", default="full")
     sub.add_argument("--algorithm", default="fedavg", help="an algorithm or a variant, as in `list algorithms`")
-    sub.add_argument("--seed", type=int, default=0)
-    sub.add_argument("--rounds", type=int, default=20)
-    sub.add_argument("--local-epochs", type=int, default=1)
-    sub.add_argument("--batch-size", type=int, default=16)
-    sub.add_argument("--evaluate-every", type=int, default=1)
+    sub.add_argument("--seed", type=argument(Seed), default=0)
+    sub.add_argument("--rounds", type=argument(Count), default=20)
+    sub.add_argument("--local-epochs", type=argument(Count), default=1)
+    sub.add_argument("--batch-size", type=argument(Count), default=16)
+    sub.add_argument("--evaluate-every", type=argument(Count), default=1)
     sub.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a hyper-parameter; repeatable")
 
     sub = command("watch", _watch, "progress of running jobs")
@@ -196,11 +197,11 @@ def _parser() -> argparse.ArgumentParser:
     command("doctor", _doctor, "what is installed and reachable, and what to do about what is not")
 
     sub = command("ui", _ui, "start the MLflow page on this project's runs")
-    sub.add_argument("--port", type=int, default=5000)
+    sub.add_argument("--port", type=argument(Port), default=5000)
     sub.add_argument("--host", default="127.0.0.1")
 
     sub = command("track", _track, "import finished runs into MLflow; importing again changes nothing")
-    sub.add_argument("--follow", type=int, metavar="PID", help="go on importing until that process has ended")
+    sub.add_argument("--follow", type=argument(Process), metavar="PID", help="go on importing until that process ends")
 
     sub.add_argument("--output", help="a .json file for the counts")
 
@@ -216,12 +217,12 @@ def _parser() -> argparse.ArgumentParser:
     sub = command("partition", _partition, "draw and store partitions")
     sub.add_argument("dataset")
     sub.add_argument("partition")
-    sub.add_argument("--seeds", type=int, nargs="+", default=[0])
+    sub.add_argument("--seeds", type=argument(Seed), nargs="+", default=[0])
 
     sub = command("picture", _picture, "pictures of stored partitions")
     sub.add_argument("dataset")
     sub.add_argument("partitions", nargs="+")
-    sub.add_argument("--seed", type=int, default=0)
+    sub.add_argument("--seed", type=argument(Seed), default=0)
 
     sub = command("tune", _tune, "the trials of one scenario and algorithm of a benchmark, and the best of them")
     in_benchmark(sub, scenario=True)
@@ -230,7 +231,7 @@ def _parser() -> argparse.ArgumentParser:
     sub = command("train", _train, "all runs of one scenario and algorithm of a benchmark")
     in_benchmark(sub, scenario=True)
     sub.add_argument("--algorithm", required=True, help="a row of the benchmark")
-    sub.add_argument("--seeds", type=int, nargs="+", help="default: the preset's")
+    sub.add_argument("--seeds", type=argument(Seed), nargs="+", help="default: the preset's")
 
     sub = command("evaluate", _evaluate, "scores of all runs of a scenario, from records and saved models")
     in_benchmark(sub, scenario=True)

@@ -27,7 +27,7 @@ from heterobench.config.schema import (
     Tuning,
 )
 from heterobench.config.strict import build, nearest
-from heterobench.data.schema import DatasetFile
+from heterobench.data.schema import load_dataset_file
 from heterobench.errors import ConfigurationError
 from heterobench.files import digest
 from heterobench.partition import changes, schemes
@@ -306,7 +306,7 @@ def resolve_arm(files: dict[str, AlgorithmFile], entry: ArmEntry, where: str) ->
 
 def scenario(project: Project, parts: dict[str, str], budget: dict, settings: dict, target: float | None, where: str):
     """One scenario from the names of its parts, each of them checked."""
-    data = load(project, "datasets", parts["dataset"], DatasetFile, where)
+    data = load_dataset_file(project, parts["dataset"], where)
     partition = load(project, "partitions", parts["partition"], PartitionFile, where)
     file = f"params/partitions/{parts['partition']}.yaml"
     schemes.check(partition, file, data.attributes)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from heterobench.config.reading import names
-from heterobench.data.page import write_pages
+from heterobench.data.page import MADE, write_pages
 from heterobench.data.schema import load_dataset_file
 from heterobench.project import Project
 
@@ -17,7 +17,7 @@ NAMES = names(REPOSITORY, "datasets")
 
 def test_the_pages_of_the_repository_are_those_of_its_parameter_files(tmp_path):
     """After a change of a parameter file: `snakemake data_set_pages`."""
-    (tmp_path / "gone.md").write_text("of a set that is no more")
+    (tmp_path / "gone.md").write_text(f"of a set that is no more\n{MADE}")
     made = write_pages(REPOSITORY, tmp_path)
     kept = REPOSITORY.root / "docs" / "datasets"
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(path.name for path in kept.iterdir())

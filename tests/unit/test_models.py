@@ -82,12 +82,12 @@ def test_unknown_architecture_names_the_nearest():
     [
         ("mlp", {"hiden": [3]}, r"here: options: unknown key 'hiden'; did you mean 'hidden'\?"),
         ("mlp", {"hidden": []}, r"here: options: hidden: .*at least 1 item"),
-        ("mlp", {"hidden": [0]}, r"here: options: hidden\.0: .*greater than 0 \(found 0\)"),
+        ("mlp", {"hidden": [0]}, r"here: options: hidden\.0: .*greater than or equal to 1 \(found 0\)"),
         ("lenet", {"width": 3}, r"here: options: unknown key 'width'"),
         ("softmax", {"bias": False}, r"here: options: unknown key 'bias'"),
         ("resnet", {"groups": 3}, r"here: options: groups \(3\) must divide width \(16\)"),
         ("resnet", {"blocks": []}, r"here: options: blocks"),
-        ("resnet", {"width": -4}, r"here: options: width: .*greater than 0 \(found -4\)"),
+        ("resnet", {"width": -4}, r"here: options: width: .*greater than or equal to 1 \(found -4\)"),
     ],
 )
 def test_wrong_options_are_errors(architecture, options, message):

@@ -212,7 +212,7 @@ def test_shapes_that_do_not_fit_are_told_early_and_when_built(architecture, opti
     ("architecture", "options", "message"),
     [
         ("char_rnn", {"cell": "rnn"}, r"here: options: cell: .*'lstm' or 'gru' \(found 'rnn'\)"),
-        ("char_rnn", {"layers": 0}, r"here: options: layers: .*greater than 0"),
+        ("char_rnn", {"layers": 0}, r"here: options: layers: .*greater than or equal to 1"),
         ("cnn1d", {"channels": []}, r"here: options: channels: .*at least 1"),
         ("transformer", {"heads": 3}, r"here: options: heads \(3\) must divide width \(64\)"),
         ("transformer", {"pooling": "mean"}, r"here: options: unknown key 'pooling'"),

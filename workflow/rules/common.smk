@@ -1,12 +1,14 @@
 # What is to be made: read once from params/, checked before any job starts.
 import json
 import os
+import shlex
 import sys
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
 from heterobench import resolve
+from heterobench.config.names import PART
 from heterobench.data.readers import module_name as reader_module
 from heterobench.data.schema import SOURCE, load_dataset_file
 from heterobench.device import visible_gpus
@@ -38,18 +40,20 @@ except HeterobenchError as error:
     raise WorkflowError(str(error)) from None
 
 GPUS = visible_gpus() if CONFIG.device != "cpu" else 0
-PYTHON = f"{sys.executable} -m heterobench.cli"
-RANKS = f"{sys.executable} -m heterobench.executor.launch {CONFIG.ranks}"
-TRAIN = PYTHON if CONFIG.ranks == 1 else f"{RANKS} -m heterobench.cli"
+# In shell commands these two are words already quoted; every other value has the format `:q`, which quotes it.
+CLI = ["-m", "heterobench.cli"]
+RANKS = ["-m", "heterobench.executor.launch", str(CONFIG.ranks)]
+PYTHON = shlex.join([sys.executable, *CLI])
+TRAIN = shlex.join([sys.executable, *(RANKS if CONFIG.ranks > 1 else []), *CLI])
 
 
 wildcard_constraints:
-    benchmark=r"[^/]+",
-    preset=r"[^/]+",
-    scenario=r"[^/]+",
-    arm=r"[^/]+",
-    dataset=r"[^/]+",
-    partition=r"[^/]+",
+    benchmark=PART,
+    preset=PART,
+    scenario=PART,
+    arm=PART,
+    dataset=PART,
+    partition=PART,
     seed=r"\d+",
 
 

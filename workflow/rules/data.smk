@@ -30,7 +30,7 @@ for name in DATASETS:
             dataset=name,
             forms=contents(name),
         shell:
-            "{PYTHON} obtain {params.dataset} > {log} 2>&1"
+            "{PYTHON} obtain {params.dataset:q} > {log:q} 2>&1"
 
     rule:
         name:
@@ -54,7 +54,7 @@ for name in DATASETS:
                 ]
             ),
         shell:
-            "{PYTHON} prepare {params.dataset} > {log} 2>&1"
+            "{PYTHON} prepare {params.dataset:q} > {log:q} 2>&1"
 
 
 rule data_set_pages:
@@ -66,4 +66,4 @@ rule data_set_pages:
         "results/logs/data/pages.log",
     localrule: True
     shell:
-        "{PYTHON} document --output docs/datasets > {log} 2>&1"
+        "{PYTHON} document --output docs/datasets > {log:q} 2>&1"

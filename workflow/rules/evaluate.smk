@@ -17,5 +17,5 @@ rule evaluate:
         metrics=lambda wildcards: list(BENCHMARKS[wildcards.benchmark].metrics),
         code=fingerprint(["heterobench.evaluation"]),
     shell:
-        "{PYTHON} evaluate --benchmark {wildcards.benchmark} --preset {wildcards.preset}"
-        " --scenario {wildcards.scenario} > {log} 2>&1"
+        "{PYTHON} evaluate --benchmark {wildcards.benchmark:q} --preset {wildcards.preset:q}"
+        " --scenario {wildcards.scenario:q} > {log:q} 2>&1"

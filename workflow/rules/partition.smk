@@ -22,7 +22,7 @@ for (dataset, partition), (seeds, _, file) in PARTITIONS.items():
 
     rule:
         name:
-            f"partition_{dataset}_{partition}"
+            f"partition_{dataset}+{partition}"
         input:
             prepared(dataset),
         output:
@@ -31,7 +31,7 @@ for (dataset, partition), (seeds, _, file) in PARTITIONS.items():
                 for seed in sorted(seeds)
             ],
         log:
-            f"results/logs/partition/{dataset}-{partition}.log",
+            f"results/logs/partition/{dataset}/{partition}.log",
         localrule: True
         params:
             names=[dataset, partition],
@@ -39,7 +39,7 @@ for (dataset, partition), (seeds, _, file) in PARTITIONS.items():
             options=file.model_dump(exclude={"title", "reference"}),
             code=fingerprint(["heterobench.partition.store"]),
         shell:
-            "{PYTHON} partition {params.names} --seeds {params.seeds} > {log} 2>&1"
+            "{PYTHON} partition {params.names:q} --seeds {params.seeds:q} > {log:q} 2>&1"
 
 
 for dataset in DATASETS:
@@ -69,11 +69,11 @@ for dataset in DATASETS:
                 for p, (seed, file) in drawn.items()
             ],
         log:
-            f"results/logs/partition/pictures-{dataset}.log",
+            f"results/logs/pictures/{dataset}.log",
         localrule: True
         params:
             names=[dataset, *drawn],
             seed=min(seed for seed, _ in drawn.values()),
             code=fingerprint(["heterobench.partition.picture"]),
         shell:
-            "{PYTHON} picture {params.names} --seed {params.seed} > {log} 2>&1"
+            "{PYTHON} picture {params.names:q} --seed {params.seed:q} > {log:q} 2>&1"

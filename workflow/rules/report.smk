@@ -79,7 +79,7 @@ for benchmark in BENCHMARKS.values():
             code=[fingerprint(["heterobench.report.build"])]
             + [file_digest(path) for path in TEMPLATES],
         shell:
-            "{PYTHON} report {params.names} > {log} 2>&1"
+            "{PYTHON} report {params.names:q} > {log:q} 2>&1"
 
 
 def typeset_from(wildcards):
@@ -106,7 +106,7 @@ rule typeset:
         code=[fingerprint(["heterobench.report.paper"])]
         + [file_digest(path) for path in TEMPLATES if path.suffix == ".tex"],
     shell:
-        "{PYTHON} paper --benchmark {wildcards.benchmark} --preset {wildcards.preset} > {log} 2>&1"
+        "{PYTHON} paper --benchmark {wildcards.benchmark:q} --preset {wildcards.preset:q} > {log:q} 2>&1"
 
 
 rule paper:

@@ -21,4 +21,4 @@ rule track:
         "results/logs/{benchmark}/{preset}/track.log",
     localrule: True
     shell:
-        "{PYTHON} track --output {output} > {log} 2>&1"
+        "{PYTHON} track --output {output:q} > {log:q} 2>&1"

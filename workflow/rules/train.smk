@@ -45,8 +45,8 @@ rule tune:
         compute=COMPUTE,
         code=lambda wildcards: [code_of(wildcards), fingerprint(["heterobench.tuning"])],
     shell:
-        "{TRAIN} tune --benchmark {wildcards.benchmark} --preset {wildcards.preset}"
-        " --scenario {wildcards.scenario} --algorithm {wildcards.arm} > {log} 2>&1"
+        "{TRAIN} tune --benchmark {wildcards.benchmark:q} --preset {wildcards.preset:q}"
+        " --scenario {wildcards.scenario:q} --algorithm {wildcards.arm:q} > {log:q} 2>&1"
 
 
 def tuned(wildcards):
@@ -79,5 +79,5 @@ rule train:
         seeds=lambda wildcards: BENCHMARKS[wildcards.benchmark].seeds,
         code=code_of,
     shell:
-        "{TRAIN} train --benchmark {wildcards.benchmark} --preset {wildcards.preset}"
-        " --scenario {wildcards.scenario} --algorithm {wildcards.arm} --seeds {params.seeds} > {log} 2>&1"
+        "{TRAIN} train --benchmark {wildcards.benchmark:q} --preset {wildcards.preset:q}"
+        " --scenario {wildcards.scenario:q} --algorithm {wildcards.arm:q} --seeds {params.seeds:q} > {log:q} 2>&1"

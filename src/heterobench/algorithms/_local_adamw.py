@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 
 from heterobench.algorithm import State, Step
 from heterobench.algorithms import fedavg
+from heterobench.config.numbers import Decay, Positive
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,9 +23,9 @@ MOMENTS = ("m", "v", "count")
 
 class LocalAdamW(fedavg.HyperParameters):
     optimiser: Literal["sgd", "adamw"] = Field("sgd", description="local optimiser")
-    beta1: float = Field(0.9, ge=0, lt=1, description="decay of AdamW's first moment")
-    beta2: float = Field(0.999, ge=0, lt=1, description="decay of AdamW's second moment")
-    epsilon: float = Field(1e-8, gt=0, description="added to the square root of AdamW's second moment")
+    beta1: Decay = Field(0.9, description="decay of AdamW's first moment")
+    beta2: Decay = Field(0.999, description="decay of AdamW's second moment")
+    epsilon: Positive = Field(1e-8, description="added to the square root of AdamW's second moment")
 
     @model_validator(mode="after")
     def _one_momentum(self):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from heterobench.algorithm import State, Step
+from heterobench.config.numbers import Decay, NonNegative, Positive, PositiveShare
 from heterobench.config.strict import Strict
 
 if TYPE_CHECKING:
@@ -16,10 +17,10 @@ if TYPE_CHECKING:
 class LocalSGD(Strict):
     """eta_l in round t is ``lr * lr_decay**t``; momentum starts at zero in every round (clients are stateless)."""
 
-    lr: float = Field(0.1, gt=0, description="local step size eta_l")
-    lr_decay: float = Field(1.0, gt=0, le=1, description="factor on the step size after each round")
-    momentum: float = Field(0.0, ge=0, lt=1, description="rho of the local heavy-ball momentum")
-    weight_decay: float = Field(0.0, ge=0, description="lambda of lambda/2 ||theta||^2, added to the gradient")
+    lr: Positive = Field(0.1, description="local step size eta_l")
+    lr_decay: PositiveShare = Field(1.0, description="factor on the step size after each round")
+    momentum: Decay = Field(0.0, description="rho of the local heavy-ball momentum")
+    weight_decay: NonNegative = Field(0.0, description="lambda of lambda/2 ||theta||^2, added to the gradient")
 
     def rate(self, round: int) -> float:
         return self.lr * self.lr_decay**round

@@ -28,6 +28,7 @@ from pydantic import Field
 
 from heterobench.algorithm import Algorithm
 from heterobench.algorithms._sums import loss, one_hot, rows
+from heterobench.config.numbers import Positive
 from heterobench.config.strict import Strict
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 
 
 class HyperParameters(Strict):
-    gamma: float = Field(1.0, gt=0, description="each client's penalty; makes its C_i regular")
+    gamma: Positive = Field(1.0, description="each client's penalty; makes its C_i regular")
     cleanup: bool = Field(True, description="take the penalties away at the end (RI process)")
 
 

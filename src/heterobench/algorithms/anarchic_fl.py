@@ -30,6 +30,7 @@ from pydantic import Field
 
 from heterobench.algorithm import Algorithm
 from heterobench.algorithms import fedavg
+from heterobench.config.numbers import Positive, Zero
 
 EXCEPTIONS = {"one_client": "the server's step is eta eta_L long, however many local steps it is the mean of"}
 
@@ -38,8 +39,8 @@ class HyperParameters(fedavg.HyperParameters):
     form: Literal["cross-device", "cross-silo"] = Field(
         "cross-device", description="AFA-CD; cross-silo, AFA-CS, averages the latest updates of all workers"
     )
-    server_lr: float = Field(1.0, gt=0, description="eta: the server's step in local step sizes")
-    momentum: Literal[0] = Field(0, description="updates are normalised by the steps of plain SGD")
+    server_lr: Positive = Field(1.0, description="eta: the server's step in local step sizes")
+    momentum: Zero = Field(0, description="updates are normalised by the steps of plain SGD")
     weighting: Literal["uniform"] = Field("uniform", description="workers count equally")
 
 

@@ -30,17 +30,18 @@ from heterobench.algorithm import Algorithm
 from heterobench.algorithms import fedavg
 from heterobench.algorithms._gaussians import Gaussians, collecting
 from heterobench.algorithms._sums import one_hot
+from heterobench.config.numbers import Count, CountOrNone, Decay, Positive
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
 class HyperParameters(fedavg.HyperParameters):
-    samples: int = Field(200, ge=1, description="M_c, virtual features of each class")
-    calibration_epochs: int = Field(10, ge=0, description="passes over the virtual features")
-    calibration_lr: float = Field(0.01, gt=0, description="step size of the calibration")
-    calibration_momentum: float = Field(0.9, ge=0, lt=1, description="its heavy-ball momentum")
-    calibration_batch: int = Field(64, ge=1, description="virtual features in a batch")
+    samples: Count = Field(200, description="M_c, virtual features of each class")
+    calibration_epochs: CountOrNone = Field(10, description="passes over the virtual features")
+    calibration_lr: Positive = Field(0.01, description="step size of the calibration")
+    calibration_momentum: Decay = Field(0.9, description="its heavy-ball momentum")
+    calibration_batch: Count = Field(64, description="virtual features in a batch")
 
 
 EXCEPTIONS = {"one_client": "the last round trains the last layer alone, on virtual features"}

@@ -31,6 +31,7 @@ from pydantic import Field
 from heterobench.algorithm import Algorithm, LocalData, Neutral
 from heterobench.algorithms import fedavg
 from heterobench.algorithms._pacing import ordered, pace
+from heterobench.config.numbers import Count, PositiveShare
 
 
 class HyperParameters(fedavg.HyperParameters):
@@ -39,14 +40,14 @@ class HyperParameters(fedavg.HyperParameters):
     pacing: Literal["linear", "quadratic", "root", "step", "exponential", "logarithmic"] = Field(
         "linear", description="how the number of visible examples grows"
     )
-    a: float = Field(0.8, gt=0, le=1, description="share of the local steps after which all examples are visible")
-    b: float = Field(0.2, gt=0, le=1, description="share of the examples that are visible at first")
-    minimum: int = Field(32, ge=1, description="number of examples that are always visible")
+    a: PositiveShare = Field(0.8, description="share of the local steps after which all examples are visible")
+    b: PositiveShare = Field(0.2, description="share of the examples that are visible at first")
+    minimum: Count = Field(32, description="number of examples that are always visible")
     client_order: Literal["none", "curriculum", "anti", "random"] = Field(
         "none", description="easy, hard or any clients first; none: the schedule's cohorts"
     )
-    client_a: float = Field(0.8, gt=0, le=1, description="share of the client updates after which all are in the pool")
-    client_b: float = Field(0.2, gt=0, le=1, description="share of the clients that are in the pool at first")
+    client_a: PositiveShare = Field(0.8, description="share of the client updates after which all are in the pool")
+    client_b: PositiveShare = Field(0.2, description="share of the clients that are in the pool at first")
 
 
 NEUTRAL = Neutral({"b": 1.0})

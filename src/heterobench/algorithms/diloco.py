@@ -25,17 +25,18 @@ from pydantic import Field, model_validator
 from heterobench.algorithm import Algorithm, Neutral
 from heterobench.algorithms import fedavg
 from heterobench.algorithms._local_adamw import MOMENTS, LocalAdamW
+from heterobench.config.numbers import CountOrNone, Decay, NonNegative, Positive
 
 
 class HyperParameters(LocalAdamW):
-    lr: float = Field(4e-4, gt=0, description="inner step size after the warm-up")
+    lr: Positive = Field(4e-4, description="inner step size after the warm-up")
     optimiser: Literal["sgd", "adamw"] = Field("adamw", description="inner optimiser")
-    beta2: float = Field(0.95, ge=0, lt=1, description="decay of AdamW's second moment")
-    max_norm: float = Field(1.0, ge=0, description="inner gradients are clipped to this norm; 0: they are not")
-    warmup_steps: int = Field(0, ge=0, description="inner steps of linear warm-up")
-    total_steps: int = Field(0, ge=0, description="inner steps until the cosine is zero; 0: no cosine")
-    server_lr: float = Field(0.7, gt=0, description="outer step size")
-    outer_momentum: float = Field(0.9, ge=0, lt=1, description="mu of the outer Nesterov momentum")
+    beta2: Decay = Field(0.95, description="decay of AdamW's second moment")
+    max_norm: NonNegative = Field(1.0, description="inner gradients are clipped to this norm; 0: they are not")
+    warmup_steps: CountOrNone = Field(0, description="inner steps of linear warm-up")
+    total_steps: CountOrNone = Field(0, description="inner steps until the cosine is zero; 0: no cosine")
+    server_lr: Positive = Field(0.7, description="outer step size")
+    outer_momentum: Decay = Field(0.9, description="mu of the outer Nesterov momentum")
     weighting: Literal["weighted", "uniform"] = Field("uniform", description="of the clients in the outer gradient")
 
     @model_validator(mode="after")

@@ -30,19 +30,20 @@ from pydantic import Field, field_validator
 
 from heterobench.algorithm import Algorithm
 from heterobench.algorithms import fedavg
+from heterobench.config.numbers import Positive, Zero
 
 
 class HyperParameters(fedavg.HyperParameters):
-    p: float | Literal["optb", "optc"] = Field(
+    p: Positive | Literal["optb", "optc"] = Field(
         0.2, description="probability of an anchor, period of anchor rounds, or rule"
     )
-    momentum: Literal[0] = Field(0, description="a miner's direction already adds up over its steps")
+    momentum: Zero = Field(0, description="a miner's direction already adds up over its steps")
     weighting: Literal["uniform"] = Field("uniform", description="the means over caches and miners are uniform")
 
     @field_validator("p")
     @classmethod
     def _probability_or_period(cls, p):
-        if isinstance(p, float) and not (0 < p < 1 or (p >= 1 and p.is_integer())):
+        if not isinstance(p, str) and not (0 < p < 1 or (p >= 1 and p.is_integer())):
             raise ValueError("allowed: a number between 0 and 1, a whole number from 1 (a period), optb, optc")
         return p
 
@@ -53,7 +54,7 @@ EXCEPTIONS = {
 }
 
 
-def anchor_probability(p: float | str, round: int, cohort: int, population: int) -> float:
+def anchor_probability(p: Positive | str, round: int, cohort: int, population: int) -> float:
     """p_t of a round after the first, for A = `cohort` of N = `population` clients."""
     ratio = population / cohort
     if p == "optb":

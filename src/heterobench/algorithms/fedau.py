@@ -24,13 +24,14 @@ from pydantic import Field
 
 from heterobench.algorithm import Algorithm, Neutral, State
 from heterobench.algorithms import fedavg
+from heterobench.config.numbers import Count
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
 class HyperParameters(fedavg.HyperParameters):
-    cutoff: int = Field(50, ge=1, description="K: longest gap that is recorded; above the number of rounds: no cut-off")
+    cutoff: Count = Field(50, description="K: longest gap that is recorded; above the number of rounds: no cut-off")
     weighting: Literal["uniform"] = Field("uniform", description="omega_n / N is the weight")
 
 

@@ -17,10 +17,11 @@ from pydantic import Field
 
 from heterobench.algorithm import Algorithm
 from heterobench.algorithms._local_sgd import LocalSGD
+from heterobench.config.numbers import Positive
 
 
 class HyperParameters(LocalSGD):
-    server_lr: float = Field(1.0, gt=0, description="eta_g; 1 is plain averaging")
+    server_lr: Positive = Field(1.0, description="eta_g; 1 is plain averaging")
     weighting: Literal["weighted", "uniform"] = Field("weighted", description="w_i = n_i/sum n_j, or 1/|S|")
 
 

@@ -24,11 +24,12 @@ from pydantic import Field
 
 from heterobench.algorithm import Algorithm, Neutral
 from heterobench.algorithms import fedavg
+from heterobench.config.numbers import PositiveShare, Zero
 
 
 class HyperParameters(fedavg.HyperParameters):
-    beta: float = Field(0.1, gt=0, le=1, description="weight of the fresh gradient; 1 is no momentum")
-    momentum: Literal[0] = Field(0, description="g is read off the length of the local path")
+    beta: PositiveShare = Field(0.1, description="weight of the fresh gradient; 1 is no momentum")
+    momentum: Zero = Field(0, description="g is read off the length of the local path")
     weighting: Literal["uniform"] = Field("uniform", description="the mean over the cohort is uniform")
 
 

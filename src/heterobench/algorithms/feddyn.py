@@ -19,13 +19,14 @@ from pydantic import Field
 
 from heterobench.algorithm import Algorithm
 from heterobench.algorithms import fedavg
+from heterobench.config.numbers import One, Positive, Zero
 
 
 class HyperParameters(fedavg.HyperParameters):
-    alpha: float = Field(0.1, gt=0, description="strength of the dynamic regulariser")
-    momentum: Literal[0] = Field(0, description="the local objective is meant to be solved, not rolled past")
+    alpha: Positive = Field(0.1, description="strength of the dynamic regulariser")
+    momentum: Zero = Field(0, description="the local objective is meant to be solved, not rolled past")
     weighting: Literal["uniform"] = Field("uniform", description="the mean over the cohort is uniform")
-    server_lr: Literal[1] = Field(1, description="the server has no step size")
+    server_lr: One = Field(1, description="the server has no step size")
 
 
 EXCEPTIONS = {"one_client": "the quadratic term shortens the local steps; only the fixed point is that of SGD"}

@@ -23,17 +23,18 @@ from pydantic import Field
 
 from heterobench.algorithm import Algorithm, Neutral
 from heterobench.algorithms import fedavg
+from heterobench.config.numbers import NonNegative, One, PositiveShare
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
 class HyperParameters(fedavg.HyperParameters):
-    margin: float = Field(0.1, ge=0, description="lambda_m, weight of the margin term")
+    margin: NonNegative = Field(0.1, description="lambda_m, weight of the margin term")
     norm: Literal["batch", "example"] = Field("batch", description="what the norm in the margin term is taken over")
     aggregation: Literal["principal", "mean"] = Field("principal", description="of the clients' updates")
-    share: float = Field(0.8, gt=0, le=1, description="k / m, share of the principal directions that is kept")
-    server_lr: Literal[1] = Field(1, description="the server has no step size")
+    share: PositiveShare = Field(0.8, description="k / m, share of the principal directions that is kept")
+    server_lr: One = Field(1, description="the server has no step size")
 
 
 NEUTRAL = Neutral({"margin": 0.0, "aggregation": "mean"})

@@ -24,6 +24,7 @@ from pydantic import Field
 from heterobench.algorithm import Algorithm, Neutral
 from heterobench.algorithms import fedavg
 from heterobench.algorithms._local_adamw import LocalAdamW
+from heterobench.config.numbers import Decay, One
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,8 +32,8 @@ if TYPE_CHECKING:
 
 class HyperParameters(LocalAdamW):
     guidance: Literal["minmax", "none"] = Field("minmax", description="how M is scaled")
-    server_momentum: float = Field(0.9, ge=0, lt=1, description="beta of the server's averaged updates")
-    server_lr: Literal[1] = Field(1, description="the server has no step size")
+    server_momentum: Decay = Field(0.9, description="beta of the server's averaged updates")
+    server_lr: One = Field(1, description="the server has no step size")
 
 
 NEUTRAL = Neutral({"guidance": "none", "server_momentum": 0.0})

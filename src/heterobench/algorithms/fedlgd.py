@@ -31,24 +31,25 @@ from heterobench.algorithm import Algorithm
 from heterobench.algorithms import fedavg
 from heterobench.algorithms._distillation import Descent, distilled, labelled, matched, noise, statistics
 from heterobench.algorithms._similarity import supervised_contrast
+from heterobench.config.numbers import Count, CountOrNone, Decay, NonNegative, Positive
 
 
 class HyperParameters(fedavg.HyperParameters):
-    lr: float = Field(0.01, gt=0, description="local step size eta_l")
+    lr: Positive = Field(0.01, description="local step size eta_l")
     weighting: Literal["weighted", "uniform"] = Field("uniform", description="w_i = n_i/sum n_j, or 1/|S|")
-    per_class: int = Field(50, ge=1, description="virtual examples of each class at a client")
-    server_per_class: int = Field(10, ge=1, description="virtual examples of each class at the server")
-    similarity: float = Field(1.0, ge=0, description="weight of the contrastive loss")
-    temperature: float = Field(0.07, gt=0, description="T of the contrastive loss")
-    warmup_steps: int = Field(10_000, ge=0, description="of distribution matching before a client's first round")
-    refresh_steps: int = Field(100, ge=0, description="of distribution matching in a refresh")
-    distil_steps: int = Field(500, ge=0, description="of gradient matching at the server")
-    refresh_every: int = Field(5, ge=1, description="rounds from one refresh of S_i to the next")
-    distil_every: int = Field(5, ge=1, description="rounds from one distillation of S_g to the next")
-    updates: int = Field(10, ge=0, description="after the first, so many refreshes and distillations")
-    real_batch: int = Field(256, ge=1, description="real examples of each class in a step of distribution matching")
-    image_lr: float = Field(1.0, gt=0, description="step size on virtual examples")
-    image_momentum: float = Field(0.5, ge=0, lt=1, description="its heavy-ball momentum")
+    per_class: Count = Field(50, description="virtual examples of each class at a client")
+    server_per_class: Count = Field(10, description="virtual examples of each class at the server")
+    similarity: NonNegative = Field(1.0, description="weight of the contrastive loss")
+    temperature: Positive = Field(0.07, description="T of the contrastive loss")
+    warmup_steps: CountOrNone = Field(10_000, description="of distribution matching before a client's first round")
+    refresh_steps: CountOrNone = Field(100, description="of distribution matching in a refresh")
+    distil_steps: CountOrNone = Field(500, description="of gradient matching at the server")
+    refresh_every: Count = Field(5, description="rounds from one refresh of S_i to the next")
+    distil_every: Count = Field(5, description="rounds from one distillation of S_g to the next")
+    updates: CountOrNone = Field(10, description="after the first, so many refreshes and distillations")
+    real_batch: Count = Field(256, description="real examples of each class in a step of distribution matching")
+    image_lr: Positive = Field(1.0, description="step size on virtual examples")
+    image_momentum: Decay = Field(0.5, description="its heavy-ball momentum")
 
 
 EXCEPTIONS = {

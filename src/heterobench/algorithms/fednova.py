@@ -19,10 +19,11 @@ from pydantic import Field, model_validator
 
 from heterobench.algorithm import Algorithm, Neutral
 from heterobench.algorithms import fedprox
+from heterobench.config.numbers import NonNegative
 
 
 class HyperParameters(fedprox.HyperParameters):
-    mu: float = Field(0.0, ge=0, description="weight of the proximal term of the local solver")
+    mu: NonNegative = Field(0.0, description="weight of the proximal term of the local solver")
 
     @model_validator(mode="after")
     def _one_solver(self):

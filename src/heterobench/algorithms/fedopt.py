@@ -18,13 +18,14 @@ from pydantic import Field
 
 from heterobench.algorithm import Algorithm, Neutral
 from heterobench.algorithms import fedavg
+from heterobench.config.numbers import Decay, Positive
 
 
 class HyperParameters(fedavg.HyperParameters):
     optimizer: Literal["momentum", "adagrad", "adam", "yogi"] = Field("momentum", description="rule of the server")
-    beta1: float = Field(0.9, ge=0, lt=1, description="decay of the first moment (beta of FedAvgM)")
-    beta2: float = Field(0.99, ge=0, lt=1, description="decay of the second moment (adam, yogi)")
-    tau: float = Field(1e-3, gt=0, description="adaptivity: added to the square root of v")
+    beta1: Decay = Field(0.9, description="decay of the first moment (beta of FedAvgM)")
+    beta2: Decay = Field(0.99, description="decay of the second moment (adam, yogi)")
+    tau: Positive = Field(1e-3, description="adaptivity: added to the square root of v")
 
 
 NEUTRAL = Neutral({"optimizer": "momentum", "beta1": 0.0, "server_lr": 1.0})

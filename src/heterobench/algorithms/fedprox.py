@@ -16,10 +16,11 @@ from pydantic import Field
 
 from heterobench.algorithm import Algorithm, Neutral
 from heterobench.algorithms import fedavg
+from heterobench.config.numbers import NonNegative
 
 
 class HyperParameters(fedavg.HyperParameters):
-    mu: float = Field(0.01, ge=0, description="weight of the proximal term")
+    mu: NonNegative = Field(0.01, description="weight of the proximal term")
 
 
 NEUTRAL = Neutral({"mu": 0.0})

@@ -22,12 +22,13 @@ from pydantic import Field
 
 from heterobench.algorithm import Algorithm
 from heterobench.algorithms import fedavg, feddyn
+from heterobench.config.numbers import NonNegative, Share
 
 
 class HyperParameters(feddyn.HyperParameters):
-    alpha: float = Field(0.1, ge=0, description="strength of the proximal term, 1/lambda")
-    rho: float = Field(0.1, ge=0, description="length (normalised) or step size (plain) of the step uphill")
-    merge: float = Field(1.0, ge=0, le=1, description="share of the gradient that is taken after the step uphill")
+    alpha: NonNegative = Field(0.1, description="strength of the proximal term, 1/lambda")
+    rho: NonNegative = Field(0.1, description="length (normalised) or step size (plain) of the step uphill")
+    merge: Share = Field(1.0, description="share of the gradient that is taken after the step uphill")
     ascent: Literal["normalised", "plain"] = Field("normalised", description="is the step uphill of length rho?")
 
 

@@ -32,13 +32,14 @@ from heterobench.algorithm import Algorithm
 from heterobench.algorithms import fedavg
 from heterobench.algorithms._gaussians import Gaussians, around, collecting, features, root
 from heterobench.algorithms._local_adamw import LocalAdamW
+from heterobench.config.numbers import Count, CountOrNone, NonNegative
 
 
 class HyperParameters(LocalAdamW):
-    target: int = Field(500, ge=1, description="T_c, rows of each class that a client holds, its own included")
-    draws: int = Field(500, ge=1, description="draws around each own example, of which the missing rows are chosen")
-    prototype_draws: int = Field(0, ge=0, description="draws around each other client's class mean; 0: none")
-    jitter: float = Field(1e-6, ge=0, description="added to the variance of every draw in every direction")
+    target: Count = Field(500, description="T_c, rows of each class that a client holds, its own included")
+    draws: Count = Field(500, description="draws around each own example, of which the missing rows are chosen")
+    prototype_draws: CountOrNone = Field(0, description="draws around each other client's class mean; 0: none")
+    jitter: NonNegative = Field(1e-6, description="added to the variance of every draw in every direction")
 
 
 EXCEPTIONS = {

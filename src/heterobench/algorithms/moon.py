@@ -22,11 +22,12 @@ from pydantic import Field
 from heterobench.algorithm import Algorithm, Neutral
 from heterobench.algorithms import fedavg
 from heterobench.algorithms._similarity import cosine
+from heterobench.config.numbers import NonNegative, Positive
 
 
 class HyperParameters(fedavg.HyperParameters):
-    mu: float = Field(5.0, ge=0, description="weight of the contrastive loss")
-    temperature: float = Field(0.5, gt=0, description="tau")
+    mu: NonNegative = Field(5.0, description="weight of the contrastive loss")
+    temperature: Positive = Field(0.5, description="tau")
 
 
 NEUTRAL = Neutral({"mu": 0.0})

@@ -23,10 +23,11 @@ from pydantic import Field
 
 from heterobench.algorithm import Algorithm
 from heterobench.algorithms import fedavg
+from heterobench.config.numbers import Decay
 
 
 class HyperParameters(fedavg.HyperParameters):
-    momentum: float = Field(0.0, ge=0, lt=1, description="rho; option II holds for plain SGD, which is 0")
+    momentum: Decay = Field(0.0, description="rho; option II holds for plain SGD, which is 0")
     weighting: Literal["weighted", "uniform"] = Field("uniform", description="of dy; the paper's mean is uniform")
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from heterobench import resolve
-from heterobench.config.reading import load, parse_yaml
+from heterobench.config.reading import check_name, load, parse_yaml
 from heterobench.config.schema import ArmEntry, PartitionFile
 from heterobench.data.dataset import open_dataset
 from heterobench.data.prepare import prepare
@@ -32,6 +32,7 @@ def draw_pictures(project: Project, dataset: str, partitions: list[str], seed: i
     """Draw stored partitions, as they were drawn for `seed`; returns the pictures' paths."""
     from heterobench.partition.picture import draw_picture
 
+    check_name(project, "datasets", dataset, "command line")
     paths = []
     for name in partitions:
         title = load(project, "partitions", name, PartitionFile).title

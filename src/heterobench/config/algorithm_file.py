@@ -6,12 +6,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from heterobench.config.schema import Augmentation, ChangeEntry, PartitionFile, Share
+from heterobench.config.names import Name, Title
+from heterobench.config.numbers import Clients, Count, NonNegative, Positive, Real, Share
+from heterobench.config.schema import Augmentation, ChangeEntry, PartitionFile
 from heterobench.config.strict import Strict
 
 
 class Variant(Strict):
-    title: str
+    title: Title
     defaults: dict[str, Any]
     sources: dict[str, str] = {}
 
@@ -28,9 +30,9 @@ class PublishedPartition(Strict):
 
 
 class PublishedBudget(Strict):
-    rounds: int = Field(ge=1)
-    local_epochs: int = Field(ge=1)
-    batch_size: int = Field(ge=1)
+    rounds: Count
+    local_epochs: Count
+    batch_size: Count
 
 
 class _Target(Strict):
@@ -51,9 +53,9 @@ class PublishedNumber(_Target):
     partition: PublishedPartition | None = Field(None, description="left out: none of ours; see `lacking`")
     variant: str | None = Field(None, description="variant of the algorithm; left out: the algorithm itself")
     hyperparameters: dict[str, Any] = Field({}, description="beside those of the whole entry")
-    value: float
-    deviation: float | None = Field(None, ge=0, description="the printed spread; `spread` says what it is")
-    tolerance: float | None = Field(None, gt=0, description="largest difference, instead of two standard deviations")
+    value: Real
+    deviation: NonNegative | None = Field(None, description="the printed spread; `spread` says what it is")
+    tolerance: Positive | None = Field(None, description="largest difference, instead of two standard deviations")
     augmentation: Augmentation | None = Field(None, description="instead of the whole entry's")
     lacking: list[str] = Field([], description="as in the whole entry")
 
@@ -70,7 +72,7 @@ class Published(_Target):
     evidence: Literal["official code", "third-party code", "web page", "abstract", "memory"]
     note: str = ""
     model: str | None = Field(None, description="a file in params/models/")
-    clients: int | None = Field(None, ge=1)
+    clients: Clients | None = Field(None)
     schedule: str | None = Field(None, description="a file in params/schedules/")
     training: Share | None = Field(None, description="share of each client's examples that it trains on")
     inputs: Literal["unit interval", "standardised"] | None = Field(
@@ -82,7 +84,7 @@ class Published(_Target):
     hyperparameters: dict[str, Any] = Field(
         {}, description="a list: the best of these was published. What is left out is at the algorithm's defaults"
     )
-    seeds: int | None = Field(None, ge=1, description="runs behind each number")
+    seeds: Count | None = Field(None, description="runs behind each number")
     selection: Literal["oracle", "last", "validation"] | None = Field(
         None, description="which round counts; oracle: the best on the test set"
     )
@@ -136,8 +138,8 @@ class Published(_Target):
 class Range(Strict):
     """Numbers from `low` to `high`, uniform on a linear or on a logarithmic scale."""
 
-    low: float
-    high: float
+    low: Real
+    high: Real
     scale: Literal["linear", "log"] = "linear"
 
     @model_validator(mode="after")
@@ -155,10 +157,10 @@ Space = Annotated[list[Any], Field(min_length=1)] | Range
 class AlgorithmFile(Strict):
     """Defaults with their sources, search space and published numbers of one source file."""
 
-    title: str
+    title: Title
     reference: str
     defaults: dict[str, Any] = {}
     sources: dict[str, str] = Field({}, description="where each default comes from")
     search: dict[str, Space] = Field({}, description="what tuning may try: a list of values, or a range of numbers")
-    variants: dict[str, Variant] = Field({}, description="named settings, usable like an algorithm")
+    variants: dict[Name, Variant] = Field({}, description="named settings, usable like an algorithm")
     published: list[Published] = []

@@ -8,6 +8,7 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from heterobench.config.names import RESERVED, name_problem
 from heterobench.config.strict import Model, build, nearest
 from heterobench.errors import ConfigurationError
 from heterobench.project import Project
@@ -36,8 +37,18 @@ def parse_yaml(text: str, where: str) -> Any:
 
 
 def names(project: Project, kind: str) -> list[str]:
-    """Names of all things of one kind: the files under ``params/<kind>/``."""
-    return sorted(path.stem for path in (project.params / kind).glob("*.yaml"))
+    """Names of all things of one kind: the files under ``params/<kind>/``, hidden ones (of editors) aside.
+
+    Raises ConfigurationError for a file whose name cannot be the name of a thing.
+    """
+    found = sorted(path.stem for path in (project.params / kind).glob("*.yaml") if not path.name.startswith("."))
+    for name in found:
+        problem = name_problem(name)
+        if kind == "benchmarks" and name in RESERVED:
+            problem = f"results/{name} is something else: allowed is any name but {', '.join(RESERVED)}"
+        if problem:
+            raise ConfigurationError(f"params/{kind}: file {name + '.yaml'!r}: {problem}. What to do: rename the file")
+    return found
 
 
 def check_name(project: Project, kind: str, name: str, where: str) -> None:

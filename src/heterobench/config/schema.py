@@ -4,11 +4,27 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StrictInt, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from heterobench.config.names import Name, Title
+from heterobench.config.numbers import (
+    Clients,
+    Count,
+    ExamplesOrNone,
+    Few,
+    FewOrNone,
+    NonNegative,
+    Positive,
+    PositiveShare,
+    ProperShare,
+    Seconds,
+    Seed,
+    SeedCount,
+    Share,
+    Spread,
+)
 from heterobench.config.strict import Strict
 
-Share = Annotated[float, Field(ge=0, le=1)]
 Names = Annotated[list[str], Field(min_length=1)] | str
 Augmentation = Literal["none", "crops and flips"]
 SHIFT = 4  # pixels that a crop may move an image by, up, down, left and right
@@ -20,17 +36,17 @@ class Config(Strict):
     preset: str = Field("mini", description="preset of every benchmark: mini, or paper")
     benchmarks: list[str] = Field(min_length=1, description="names of files in params/benchmarks/")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes a GPU where there is one")
-    runs_per_gpu: int = Field(4, ge=1, description="how many jobs may share one GPU")
+    runs_per_gpu: Few = Field(4, description="how many jobs may share one GPU")
     executor: Literal["auto", "loop", "vmap", "workers"] = Field(
         "auto", description="how a cohort is computed; auto: workers where there are several, else the loop"
     )
-    workers: int = Field(1, ge=1, description="processes of one training job, for the executor of that name")
-    ranks: int = Field(1, ge=1, description="ranks of one training job, started by torchrun on one machine")
-    threads: int = Field(1, ge=1, description="CPU threads of each process; part of a run's identity")
+    workers: Few = Field(1, description="processes of one training job, for the executor of that name")
+    ranks: Few = Field(1, description="ranks of one training job, started by torchrun on one machine")
+    threads: Few = Field(1, description="CPU threads of each process; part of a run's identity")
     precision: Literal["float32", "bfloat16"] = Field(
         "float32", description="bfloat16: training's forward pass under autocast, for GPUs; part of a run's identity"
     )
-    checkpoint_seconds: float = Field(30, ge=0, description="least time between two checkpoints of a run")
+    checkpoint_seconds: Seconds = Field(30, description="least time between two checkpoints of a run")
     failures: Literal["stop", "report"] = Field(
         "stop", description="report: a run that fails stands in the report as failed, and nothing stops for it"
     )
@@ -45,7 +61,7 @@ class Config(Strict):
 
 
 class ModelFile(Strict):
-    title: str
+    title: Title
     architecture: str = Field(description="a file in src/heterobench/models/")
     options: dict[str, Any] = {}
     inputs: Literal["standardised", "unit interval"] = Field(
@@ -65,12 +81,12 @@ class ChangeEntry(Strict):
 class PartitionFile(Strict):
     """A scheme with its options, what is changed afterwards, and how each client's examples are divided."""
 
-    title: str
+    title: Title
     scheme: str = Field(description="a scheme of src/heterobench/partition/schemes/")
-    clients: int | None = Field(None, ge=1, description="left out: all, where the scheme finds clients in the data")
+    clients: Clients | None = Field(None, description="left out: all, where the scheme finds clients in the data")
     options: dict[str, Any] = {}
     changes: list[ChangeEntry] = Field([], description="in the order in which they are made")
-    minimum: int = Field(1, ge=0, description="least number of examples a client may hold")
+    minimum: ExamplesOrNone = Field(1, description="least number of examples a client may hold")
     validation: Share = Field(0.1, description="share of each client's examples kept for validation")
     test: Share = Field(0.1, description="share of each client's examples kept for its own test")
     reference: str = ""
@@ -85,8 +101,8 @@ class PartitionFile(Strict):
 class LogNormal(Strict):
     """Positive numbers whose logarithms are normal: median x exp(sigma z)."""
 
-    median: float = Field(gt=0)
-    sigma: float = Field(0.0, ge=0, description="0: the same for every client")
+    median: Positive
+    sigma: Spread = Field(0.0, description="0: the same for every client")
 
 
 class Clock(Strict):
@@ -95,24 +111,24 @@ class Clock(Strict):
     examples_per_second: LogNormal = Field(description="gradients of single examples that a client computes")
     downlink_bytes_per_second: LogNormal
     uplink_bytes_per_second: LogNormal
-    server_seconds: float = Field(0.0, ge=0, description="the server's own time in a round")
+    server_seconds: NonNegative = Field(0.0, description="the server's own time in a round")
 
 
 class ByLabel(Strict):
     """Rates that follow the labels: clients with some classes come more often than those with others."""
 
-    alpha: float = Field(gt=0, description="of the Dirichlet draw of the classes' weights; small: few classes matter")
-    minimum: float = Field(gt=0, le=1, description="least rate of a client")
+    alpha: Positive = Field(description="of the Dirichlet draw of the classes' weights; small: few classes matter")
+    minimum: PositiveShare = Field(description="least rate of a client")
 
 
 class Availability(Strict):
     """Who is there, by a pattern over time (`heterobench.availability` states each)."""
 
     pattern: Literal["bernoulli", "markov", "cyclic"]
-    mean: float = Field(gt=0, le=1, description="rate: the share of the rounds in which a client is there")
+    mean: PositiveShare = Field(description="rate: the share of the rounds in which a client is there")
     by_label: ByLabel | None = Field(None, description="left out: every client has the rate `mean`")
-    transition: float | None = Field(None, gt=0, le=1, description="markov: probability that an absent client comes")
-    period: int | None = Field(None, ge=2, description="cyclic: rounds of a cycle")
+    transition: PositiveShare | None = Field(None, description="markov: probability that an absent client comes")
+    period: Count | None = Field(None, ge=2, description="cyclic: rounds of a cycle")
 
     @model_validator(mode="after")
     def _keys_of_the_pattern(self):
@@ -131,8 +147,8 @@ class Availability(Strict):
 class LocalWork(Strict):
     """Share of its local steps that a client does in a round: uniform from `min` to `max`, at least one step."""
 
-    min: float = Field(gt=0, le=1)
-    max: float = Field(1.0, gt=0, le=1)
+    min: PositiveShare
+    max: PositiveShare = 1.0
 
     @model_validator(mode="after")
     def _in_order(self):
@@ -144,8 +160,8 @@ class LocalWork(Strict):
 class ScheduleFile(Strict):
     """Who takes part in a round, how much of the local work each client finishes, and how long that takes."""
 
-    title: str
-    participation: float = Field(1.0, gt=0, le=1, description="share of the clients sampled each round")
+    title: Title
+    participation: PositiveShare = Field(1.0, description="share of the clients sampled each round")
     stragglers: Share = Field(
         0.0, description="share of a cohort that finishes a uniform number of epochs below the full one"
     )
@@ -170,10 +186,10 @@ class ScheduleFile(Strict):
 class Budget(Strict):
     """What every method of a table may spend."""
 
-    rounds: int = Field(ge=1)
-    local_epochs: int = Field(1, ge=1)
-    batch_size: int = Field(ge=1)
-    evaluate_every: int = Field(1, ge=1, description="rounds between two evaluations; the last is evaluated too")
+    rounds: Count
+    local_epochs: Count = 1
+    batch_size: Count
+    evaluate_every: Count = Field(1, description="rounds between two evaluations; the last is evaluated too")
 
 
 class ScenarioGrid(Strict):
@@ -185,15 +201,15 @@ class ScenarioGrid(Strict):
     schedule: Names = "full"
     budget: dict[str, Any] = Field({}, description="overrides of the preset's budget")
     hyperparameters: dict[str, Any] = Field({}, description="shared by all algorithms, here only")
-    target: float | None = Field(None, gt=0, le=1, description="accuracy for rounds- and time-to-target")
+    target: PositiveShare | None = Field(None, description="accuracy for rounds- and time-to-target")
 
 
 class ArmEntry(Strict):
     """One row of the table, where the defaults of the algorithm's file are not enough."""
 
     algorithm: str
-    name: str | None = Field(None, pattern=r"^[a-z0-9][a-z0-9.\-]*$")
-    title: str | None = None
+    name: Name | None = None
+    title: Title | None = None
     hyperparameters: dict[str, Any] = {}
 
 
@@ -204,16 +220,16 @@ class EarlyStopping(Strict):
     best of them go on (Jamieson and Talwalkar, AISTATS 2016, arXiv 1502.07943).
     """
 
-    after: float = Field(gt=0, lt=1, description="share of the rounds after which trials are compared")
-    keep: float = Field(gt=0, lt=1, description="share of the trials that go on, rounded up")
+    after: ProperShare = Field(description="share of the rounds after which trials are compared")
+    keep: ProperShare = Field(description="share of the trials that go on, rounded up")
 
 
 class Tuning(Strict):
     """How hyper-parameters are chosen: the same number of trials for every method, scenario by scenario."""
 
-    trials: int = Field(ge=1, description="settings that are tried: the defaults and random draws")
-    seeds: list[Annotated[StrictInt, Field(ge=0)]] = Field(
-        min_length=1, description="seeds of the trials; best none of the table's own"
+    trials: Few = Field(description="settings that are tried: the defaults and random draws")
+    seeds: list[Seed] = Field(
+        min_length=1, max_length=1000, description="seeds of the trials; best none of the table's own"
     )
     rule: Literal["validation", "oracle"] = Field(
         "validation", description="oracle chooses by the test set and is marked: an upper bound, no fair answer"
@@ -230,18 +246,20 @@ class Tuning(Strict):
 
 
 class Preset(Strict):
-    seeds: list[Annotated[StrictInt, Field(ge=0)]] | StrictInt = Field(description="a list, or a count n for 0..n-1")
+    seeds: Annotated[list[Seed], Field(max_length=1000)] | SeedCount = Field(
+        description="a list, or a count n for 0..n-1"
+    )
     scenarios: list[ScenarioGrid] = Field(min_length=1)
     budget: dict[str, Any]
     hyperparameters: dict[str, Any] = Field({}, description="shared by all algorithms")
     algorithms: list[ArmEntry] = Field(min_length=1)
-    target: float | None = Field(None, gt=0, le=1)
+    target: PositiveShare | None = None
     tuning: Tuning | None = Field(None, description="left out: every method runs with its defaults")
     metrics: list[str] = Field(
         [], description="groups of metrics (src/heterobench/measures/) beside accuracy, clients and costs"
     )
-    snapshots: int = Field(
-        0, ge=0, description="models kept along each run, evenly spaced; 2 or more: the first, the last, and between"
+    snapshots: FewOrNone = Field(
+        0, description="models kept along each run, evenly spaced; 2 or more: the first, the last, and between"
     )
 
     @field_validator("algorithms", mode="before")
@@ -270,6 +288,6 @@ class Preset(Strict):
 class BenchmarkFile(Strict):
     """One file is one paper-style table."""
 
-    title: str
+    title: Title
     about: str = ""
-    presets: dict[str, Preset] = Field(min_length=1)
+    presets: dict[Name, Preset] = Field(min_length=1)

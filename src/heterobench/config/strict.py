@@ -22,9 +22,14 @@ def nearest(word: str, allowed: Iterable[str]) -> str:
 
 
 class Strict(BaseModel):
-    """A frozen object in which an unknown key is an error that suggests the nearest known one."""
+    """A frozen object in which an unknown key is an error that suggests the nearest known one.
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, arbitrary_types_allowed=True)
+    Nothing is converted: "1" and true are no numbers, 1.0 is no whole number.
+    """
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, strict=True, arbitrary_types_allowed=True
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -46,8 +51,12 @@ def build(model: type[Model], values: Any, where: str) -> Model:
 
 def explain(error: ValidationError, where: str) -> str:
     """One line for each mistake: where, key, what is allowed, what was found."""
-    lines = []
-    for item in error.errors(include_url=False):
+    lines, items = [], error.errors(include_url=False)
+    inner = [item["loc"] for item in items]
+    for item in items:
+        loc = item["loc"]
+        if item["type"] == "too_short" and any(each[: len(loc)] == loc != each for each in inner):
+            continue  # the list is only short of the entries with mistakes, which have lines of their own
         key = ".".join(str(part) for part in item["loc"])
         message = item["msg"].removeprefix("Value error, ")
         found = "" if item["type"] in ("missing", "value_error") else f" (found {item['input']!r})"

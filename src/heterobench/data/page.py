@@ -6,19 +6,30 @@ from pathlib import Path
 
 from heterobench.config.reading import names
 from heterobench.data.schema import KINDS, DatasetFile, Form, load_dataset_file
+from heterobench.errors import ConfigurationError
 from heterobench.files import atomic
 from heterobench.project import Project
 
 INDEX = "README.md"
+MADE = "<!-- made from params/datasets/ by `snakemake data_set_pages` -->"  # in all that is written, and may be removed
 CLASSES = 20  # more names than these are not listed
 
 
 def write_pages(project: Project, folder: Path) -> list[Path]:
-    """``<name>.md`` for every data set, and an index; returns the paths. Pages of sets that are gone are removed."""
+    """``<name>.md`` for every data set, and an index; returns the paths. Pages of sets that are gone are removed.
+
+    ConfigurationError, and nothing written, where the folder holds a page of somebody else's.
+    """
     files = {name: load_dataset_file(project, name) for name in names(project, "datasets")}
     pages = {f"{name}.md": page(name, file) for name, file in files.items()} | {INDEX: index(files)}
     folder.mkdir(parents=True, exist_ok=True)
-    for path in folder.glob("*.md"):
+    there = list(folder.glob("*.md"))
+    if foreign := sorted(path for path in there if MADE not in path.read_text(encoding="utf-8", errors="replace")):
+        raise ConfigurationError(
+            f"--output {folder}: {foreign[0].name} was not made here and would be lost: allowed is a folder of such "
+            "pages alone, or a new one"
+        )
+    for path in there:
         if path.name not in pages:
             path.unlink()
     for name, text in pages.items():
@@ -40,6 +51,8 @@ def natural_clients(file: DatasetFile) -> str:
 def index(files: dict[str, DatasetFile]) -> str:
     lines = [
         "# Data sets",
+        "",
+        MADE,
         "",
         "Made from `params/datasets/` by `snakemake data_set_pages`. Examples: training + test.",
         "",
@@ -65,7 +78,7 @@ def page(name: str, file: DatasetFile) -> str:
         "source": file.canonical,
         "reader": f"`src/heterobench/data/readers/{file.reader.replace('-', '_')}.py`",
     }
-    lines = [f"# {file.title}", "", file.description.strip(), "", "| | |", "| --- | --- |"]
+    lines = [f"# {file.title}", "", MADE, "", file.description.strip(), "", "| | |", "| --- | --- |"]
     lines += [f"| {key} | {str(value).strip().replace('|', '/')} |" for key, value in facts.items()]
     if file.attributes:
         lines += [

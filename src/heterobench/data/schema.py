@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, model_validator
+from pydantic import Strict as Strictness
 
+from heterobench.config.names import Address, FileName, Package, RelativePath, Title
+from heterobench.config.numbers import Bytes, Count, Examples, Pixel, Positive, Real
 from heterobench.config.reading import load
 from heterobench.config.strict import Strict
+from heterobench.errors import ConfigurationError
 from heterobench.project import Project
 
 SOURCE = "source.json"  # written beside the raw files: which form they came in, and their checksums
 
-FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-RelativePath = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$")]
+Item = TypeVar("Item")
+Several = Annotated[tuple[Item, ...], Strictness(False)]  # YAML has lists alone
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Md5 = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 
@@ -22,9 +30,9 @@ class Source(Strict):
     """One place that has a file: a path below the mirror, a file in an installed package, or an address."""
 
     mirror: RelativePath | None = None
-    package: str | None = None
+    package: Package | None = None
     path: RelativePath | None = None
-    url: str | None = None
+    url: Address | None = None
 
     @model_validator(mode="after")
     def _one_place(self) -> Source:
@@ -44,9 +52,9 @@ class Download(Strict):
 
     path: FileName
     sha256: Sha256 | None = None
-    bytes: PositiveInt | None = None  # None: nobody published the size, the checksum alone decides
+    bytes: Bytes | None = None  # None: nobody published the size, the checksum alone decides
     md5: Md5 | None = None  # as the publisher prints it; checked only where no sha256 is known
-    sources: tuple[Source, ...] = Field(min_length=1)
+    sources: Several[Source] = Field(min_length=1)
 
     @model_validator(mode="after")
     def _can_be_verified(self) -> Download:
@@ -60,7 +68,7 @@ class Output(Strict):
 
     path: FileName
     sha256: Sha256 | None = None
-    bytes: PositiveInt | None = None
+    bytes: Bytes | None = None
     md5: Md5 | None = None  # counts only where there is no sha256
 
 
@@ -70,11 +78,11 @@ class Form(Strict):
     With one, a download whose name is among the outputs is a raw file as it is; the converter makes the others.
     """
 
-    name: str
+    name: Title
     note: str = ""
-    downloads: tuple[Download, ...] = Field(min_length=1)
+    downloads: Several[Download] = Field(min_length=1)
     converter: str | None = None
-    outputs: tuple[Output, ...] = ()
+    outputs: Several[Output] = ()
 
     @model_validator(mode="after")
     def _outputs_are_converted(self) -> Form:
@@ -104,14 +112,14 @@ class Attribute(Strict):
     use: Literal["client", "domain", "population", "protected"] = Field(
         description="client: a natural client; domain: where features differ; population: a group of natural clients"
     )
-    train: PositiveInt | None = Field(None, description="how many values occur among the training examples")
+    train: Examples | None = Field(None, description="how many values occur among the training examples")
 
 
 class Samples(Strict):
     """Numbers of examples in the official split."""
 
-    train: PositiveInt
-    test: PositiveInt
+    train: Examples
+    test: Examples
 
 
 class DatasetFile(Strict):
@@ -120,21 +128,21 @@ class DatasetFile(Strict):
     The forms are tried in order; all give raw files of the same names.
     """
 
-    title: str
+    title: Title
     licence: str
     canonical: str
     description: str = ""
     kind: Literal[tuple(KINDS)] = "image"
-    classes: tuple[str, ...] = Field(min_length=2)
-    shape: tuple[PositiveInt, ...] = Field(min_length=1, description="of one input; what it means is up to the kind")
-    maximum: Annotated[int, Field(ge=1, le=255)] | None = None
-    mean: tuple[float, ...] = ()
-    std: tuple[PositiveFloat, ...] = ()
+    classes: Several[Title] = Field(min_length=2)
+    shape: Several[Count] = Field(min_length=1, max_length=8, description="of one input, as its kind says")
+    maximum: Pixel | None = None
+    mean: Several[Real] = ()
+    std: Several[Positive] = ()
     samples: Samples | None = None
     attributes: dict[Annotated[str, Field(pattern=r"^[a-z][a-z_]*$")], Attribute] = {}
     reader: str
     options: dict[str, Any] = Field({}, description="of the reader")
-    forms: tuple[Form, ...] = Field(min_length=1)
+    forms: Several[Form] = Field(min_length=1)
 
     @model_validator(mode="after")
     def _consistent(self) -> DatasetFile:
@@ -160,5 +168,22 @@ class DatasetFile(Strict):
         return [file.path for file in self.forms[0].raw_files]
 
 
-def load_dataset_file(project: Project, name: str) -> DatasetFile:
-    return load(project, "datasets", name, DatasetFile)
+def load_dataset_file(project: Project, name: str, where: str | None = None) -> DatasetFile:
+    """The data set called `name`; `where` says who asked for it. No file: address of it leads out of the project."""
+    dataset = load(project, "datasets", name, DatasetFile, where)
+    for form in dataset.forms:
+        for download in form.downloads:
+            for source in download.sources:
+                if source.url and source.url.startswith("file:") and not _inside(project, source.url):
+                    raise ConfigurationError(
+                        f"params/datasets/{name}.yaml: form {form.name!r}: {download.path}: {source.url} is outside "
+                        f"the project: allowed are file: addresses below {project.root.as_uri()}. What to do: say "
+                        "`mirror: PATH` here and set HETEROBENCH_MIRROR to the folder that has it"
+                    )
+    return dataset
+
+
+def _inside(project: Project, url: str) -> bool:
+    """Is the file of a file: address below the project, as it is written or with links followed?"""
+    path = os.path.normpath(url2pathname(urlsplit(url).path))
+    return any(Path(place).is_relative_to(project.root) for place in (path, os.path.realpath(path)))

@@ -18,8 +18,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import Field
 
+from heterobench.config.numbers import Count, Few
 from heterobench.config.strict import Strict
 
 KINDS = ("tokens",)
@@ -27,9 +28,9 @@ KINDS = ("tokens",)
 
 class Options(Strict):
     cell: Literal["lstm", "gru"] = "lstm"
-    embedding: PositiveInt = Field(8, description="numbers that stand for a character")
-    layers: PositiveInt = Field(2, description="recurrent layers, each reading the one before")
-    units: PositiveInt = Field(256, description="of every recurrent layer")
+    embedding: Count = Field(8, description="numbers that stand for a character")
+    layers: Few = Field(2, description="recurrent layers, each reading the one before")
+    units: Count = Field(256, description="of every recurrent layer")
 
 
 def problem(shape, options):

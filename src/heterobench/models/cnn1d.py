@@ -10,18 +10,19 @@ from __future__ import annotations
 
 import math
 
-from pydantic import Field, PositiveInt
+from pydantic import Field
 
+from heterobench.config.numbers import Count
 from heterobench.config.strict import Strict
 
 KINDS = ("signal",)
 
 
 class Options(Strict):
-    channels: list[PositiveInt] = Field([32, 64], min_length=1, description="of each convolution")
-    kernel: PositiveInt = Field(5, description="length of every convolution, in samples")
-    pool: PositiveInt = Field(4, description="window and stride of every max-pooling, in samples")
-    hidden: list[PositiveInt] = Field([128], description="widths of the fully connected layers; may be empty")
+    channels: list[Count] = Field([32, 64], min_length=1, max_length=20, description="of each convolution")
+    kernel: Count = Field(5, description="length of every convolution, in samples")
+    pool: Count = Field(4, description="window and stride of every max-pooling, in samples")
+    hidden: list[Count] = Field([128], max_length=100, description="widths of the fully connected layers; may be empty")
 
 
 def problem(shape, options):

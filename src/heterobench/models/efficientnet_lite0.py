@@ -10,6 +10,8 @@ channels.
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import Field
 
 from heterobench.config.strict import Strict
@@ -24,7 +26,9 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's pixels
 
 
 class Options(Strict):
-    side: int = Field(224, ge=32, multiple_of=32, description="height and width of what the pretrained net sees")
+    side: Annotated[int, Field(ge=32, le=4096, multiple_of=32)] = Field(
+        224, description="height and width of what the pretrained net sees"
+    )
 
 
 def problem(shape, options):

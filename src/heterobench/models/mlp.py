@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 from itertools import pairwise
 
-from pydantic import Field, PositiveInt
+from pydantic import Field
 
+from heterobench.config.numbers import Count
 from heterobench.config.strict import Strict
 
 KINDS = ("image", "signal", "table")
 
 
 class Options(Strict):
-    hidden: list[PositiveInt] = Field([200], min_length=1, description="widths of the hidden layers")
+    hidden: list[Count] = Field([200], min_length=1, max_length=100, description="widths of the hidden layers")
 
 
 def make(shape, classes, options):

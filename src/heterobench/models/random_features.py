@@ -16,8 +16,9 @@ from __future__ import annotations
 import math
 from typing import Literal
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, model_validator
 
+from heterobench.config.numbers import Count, Positive, Seed
 from heterobench.config.strict import Strict
 
 KINDS = ("image", "signal", "table")
@@ -26,9 +27,9 @@ HEAD_ONLY = True
 
 class Options(Strict):
     features: Literal["relu", "fourier"] = "relu"
-    width: PositiveInt = Field(1000, description="number of features")
-    bandwidth: PositiveFloat = Field(1.0, description="of the Gaussian kernel, in units of sqrt(number of inputs)")
-    key: NonNegativeInt = Field(0, description="decides what is drawn")
+    width: Count = Field(1000, description="number of features")
+    bandwidth: Positive = Field(1.0, description="of the Gaussian kernel, in units of sqrt(number of inputs)")
+    key: Seed = Field(0, description="decides what is drawn")
 
     @model_validator(mode="after")
     def _bandwidth_is_fouriers(self):

@@ -7,8 +7,9 @@ the channels, with a 1x1 projection on the shortcut. Depth is 2 * sum(blocks) + 
 
 from __future__ import annotations
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, model_validator
 
+from heterobench.config.numbers import Count, Few
 from heterobench.config.strict import Strict
 from heterobench.models import too_small
 
@@ -16,9 +17,9 @@ KINDS = ("image", "signal")
 
 
 class Options(Strict):
-    blocks: list[PositiveInt] = Field([1, 1, 1], min_length=1, description="basic blocks of each stage")
-    width: PositiveInt = Field(16, description="channels of the first stage")
-    groups: PositiveInt = Field(2, description="groups of every GroupNorm")
+    blocks: list[Few] = Field([1, 1, 1], min_length=1, max_length=20, description="basic blocks of each stage")
+    width: Count = Field(16, description="channels of the first stage")
+    groups: Count = Field(2, description="groups of every GroupNorm")
 
     @model_validator(mode="after")
     def _divides(self):

@@ -10,19 +10,20 @@ from __future__ import annotations
 
 import math
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, model_validator
 
+from heterobench.config.numbers import Count, Few
 from heterobench.config.strict import Strict
 
 KINDS = ("signal", "tokens")
 
 
 class Options(Strict):
-    width: PositiveInt = Field(64, description="of the residual stream")
-    depth: PositiveInt = Field(2, description="blocks of attention and MLP")
-    heads: PositiveInt = Field(4, description="of every attention")
-    hidden: PositiveInt = Field(256, description="width of the MLP in every block")
-    patch: PositiveInt = Field(1, description="samples of a signal that make one position; tokens: 1")
+    width: Count = Field(64, description="of the residual stream")
+    depth: Few = Field(2, description="blocks of attention and MLP")
+    heads: Few = Field(4, description="of every attention")
+    hidden: Count = Field(256, description="width of the MLP in every block")
+    patch: Count = Field(1, description="samples of a signal that make one position; tokens: 1")
     causal: bool = False
 
     @model_validator(mode="after")

@@ -15,8 +15,9 @@ import wave
 from pathlib import Path
 
 import numpy as np
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field
 
+from heterobench.config.numbers import Count, Positive
 from heterobench.config.strict import Strict
 from heterobench.data.holdout import divided
 from heterobench.data.mel import filter_bank, log_mel
@@ -31,11 +32,11 @@ TEST_INDICES = 5
 
 
 class Options(Strict):
-    window: PositiveInt = Field(256, description="samples of a frame")
-    hop: PositiveInt = Field(128, description="samples from a frame to the next")
-    filters: PositiveInt = Field(32, description="mel filters")
-    frames: PositiveInt = Field(48, description="of an input; longer recordings are cut, shorter ones padded")
-    offset: PositiveFloat = Field(1e-6, description="added to the power of a filter: the level of silence")
+    window: Count = Field(256, description="samples of a frame")
+    hop: Count = Field(128, description="samples from a frame to the next")
+    filters: Count = Field(32, description="mel filters")
+    frames: Count = Field(48, description="of an input; longer recordings are cut, shorter ones padded")
+    offset: Positive = Field(1e-6, description="added to the power of a filter: the level of silence")
 
 
 def read(raw: Path, options: Options) -> Arrays:

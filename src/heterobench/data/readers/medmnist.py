@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import Field
 
+from heterobench.config.names import FileName
 from heterobench.config.strict import Strict
 from heterobench.data.readers import Arrays
 from heterobench.data.unreadable import decoding
@@ -19,7 +20,7 @@ from heterobench.errors import DataError
 
 
 class Options(Strict):
-    file: str = Field(description="name of the .npz")
+    file: FileName = Field(description="name of the .npz")
 
 
 def read(raw: Path, options: Options) -> Arrays:

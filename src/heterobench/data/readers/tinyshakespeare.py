@@ -19,8 +19,9 @@ import string
 from pathlib import Path
 
 import numpy as np
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import Field
 
+from heterobench.config.numbers import Count, ExamplesOrNone
 from heterobench.config.strict import Strict
 from heterobench.data.readers import Arrays
 from heterobench.data.unreadable import decoding
@@ -34,9 +35,9 @@ class Options(Strict):
     """The default stride makes an epoch a tenth of LEAF's, in which neighbours share 79 of their 80 characters; the
     default least is what gives each role test windows at the default length: a fifth of it is 200 characters."""
 
-    length: PositiveInt = Field(80, description="characters of an input")
-    stride: PositiveInt = Field(10, description="characters from the start of an input to the start of the next")
-    least: NonNegativeInt = Field(1000, description="roles with fewer characters are left out")
+    length: Count = Field(80, description="characters of an input")
+    stride: Count = Field(10, description="characters from the start of an input to the start of the next")
+    least: ExamplesOrNone = Field(1000, description="roles with fewer characters are left out")
 
 
 def read(raw: Path, options: Options) -> Arrays:

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Annotated
 
 import numpy as np
 from pydantic import Field, model_validator
 
+from heterobench.config.numbers import ClientNumber, Clients, ProperShare
 from heterobench.config.strict import Strict
 from heterobench.errors import PartitionError
 from heterobench.partition.changes.registry import View, change, exactly_one
 
 
 class HeldOutClients(Strict):
-    number: int | None = Field(None, ge=1, description="so many clients, drawn")
-    share: float | None = Field(None, gt=0, lt=1, description="of the clients, drawn; rounded, at least one")
-    clients: list[Annotated[int, Field(ge=0)]] | None = Field(None, min_length=1, description="these clients, from 0")
+    number: Clients | None = Field(None, description="so many clients, drawn")
+    share: ProperShare | None = Field(None, description="of the clients, drawn; rounded, at least one")
+    clients: list[ClientNumber] | None = Field(None, min_length=1, description="these clients, from 0")
 
     @model_validator(mode="after")
     def _one_rule(self):

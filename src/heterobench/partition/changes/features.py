@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import numpy as np
 from pydantic import Field, model_validator
 
+from heterobench.config.numbers import Positive, Real
 from heterobench.config.strict import Strict
 from heterobench.partition.changes.registry import View, change, exactly_one
 
 
 class FeatureNoise(Strict):
-    sigma: float = Field(gt=0, description="noise of the last client, as a standard deviation of the normalised input")
+    sigma: Positive = Field(description="noise of the last client, as a standard deviation of the normalised input")
 
 
 @change("feature-noise", FeatureNoise)
@@ -28,10 +27,10 @@ def feature_noise(view: View, options: FeatureNoise, generator: np.random.Genera
 
 
 class Strengths(Strict):
-    values: list[Annotated[float, Field(allow_inf_nan=False)]] | None = Field(
+    values: list[Real] | None = Field(
         None, min_length=1, description="one each for equally many clients, who are drawn"
     )
-    maximum: float | None = Field(None, gt=0, description="uniform in [-maximum, maximum], drawn for each client")
+    maximum: Positive | None = Field(None, description="uniform in [-maximum, maximum], drawn for each client")
 
     @model_validator(mode="after")
     def _one_rule(self):

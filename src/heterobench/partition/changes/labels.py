@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Annotated, Literal
+from typing import Literal
 
 import numpy as np
 from pydantic import Field, model_validator
 
-from heterobench.config.schema import Share
+from heterobench.config.numbers import Count, Label, PositiveShare, ProperShare, Share
 from heterobench.config.strict import Strict
 from heterobench.errors import PartitionError
 from heterobench.partition.changes.registry import View, change, exactly_one, random_places
@@ -53,7 +53,7 @@ def noisy_labels(view: View, options: NoisyLabels, generator: np.random.Generato
 
 
 class LimitedLabels(Strict):
-    share: float = Field(gt=0, le=1, description="of each client's examples whose labels the client knows")
+    share: PositiveShare = Field(description="of each client's examples whose labels the client knows")
     stratified: bool = Field(False, description="that share of each of the client's classes, instead of all together")
 
 
@@ -77,7 +77,7 @@ def limited_labels(view: View, options: LimitedLabels, generator: np.random.Gene
 
 
 class ServerLabels(Strict):
-    share: float = Field(gt=0, lt=1, description="of each class's examples that the server holds")
+    share: ProperShare = Field(description="of each class's examples that the server holds")
 
 
 @change("server-labels", ServerLabels)
@@ -104,8 +104,8 @@ def server_labels(view: View, options: ServerLabels, generator: np.random.Genera
 
 
 class UnseenClasses(Strict):
-    number: int | None = Field(None, ge=1, description="so many classes, drawn")
-    classes: list[Annotated[int, Field(ge=0)]] | None = Field(None, min_length=1, description="these labels")
+    number: Count | None = Field(None, description="so many classes, drawn")
+    classes: list[Label] | None = Field(None, min_length=1, description="these labels")
 
     @model_validator(mode="after")
     def _one_rule(self):

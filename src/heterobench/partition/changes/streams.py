@@ -7,13 +7,14 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
+from heterobench.config.numbers import Few, Positive
 from heterobench.config.strict import Strict
 from heterobench.errors import PartitionError
 from heterobench.partition.changes.registry import View, change, random_places
 
 
 class ClassIncremental(Strict):
-    tasks: int = Field(ge=2, description="groups of classes, one a stage")
+    tasks: Few = Field(ge=2, description="groups of classes, one a stage")
     order: Literal["drawn", "label"] = Field("drawn", description="in which the classes come")
 
 
@@ -37,7 +38,7 @@ def class_incremental(view: View, options: ClassIncremental, generator: np.rando
 
 
 class PermutedTasks(Strict):
-    tasks: int = Field(ge=2, description="stages, each with a permutation of its own")
+    tasks: Few = Field(ge=2, description="stages, each with a permutation of its own")
 
 
 @change("permuted-tasks", PermutedTasks)
@@ -55,8 +56,8 @@ def permuted_tasks(view: View, options: PermutedTasks, generator: np.random.Gene
 
 
 class Drift(Strict):
-    stages: int = Field(ge=2)
-    alpha: float = Field(gt=0, description="concentration of both priors; small: the end has other classes")
+    stages: Few = Field(ge=2)
+    alpha: Positive = Field(description="concentration of both priors; small: the end has other classes")
 
 
 @change("drift", Drift)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from pydantic import Field
 
+from heterobench.config.numbers import Count, Positive
 from heterobench.config.strict import Strict
 from heterobench.errors import PartitionError
 from heterobench.partition.schemes.drawing import cut, enough, equal, hand_out, named, search, sorted_by
@@ -12,7 +13,7 @@ from heterobench.partition.schemes.registry import scheme
 
 
 class DirichletByClass(Strict):
-    alpha: float = Field(gt=0, description="concentration; small: each class sits with few clients")
+    alpha: Positive = Field(description="concentration; small: each class sits with few clients")
 
 
 @scheme("dirichlet-by-class", DirichletByClass)
@@ -87,7 +88,7 @@ def divide(
 
 
 class Shards(Strict):
-    shards_per_client: int = Field(2, ge=1)
+    shards_per_client: Count = 2
 
 
 @scheme("shards", Shards)
@@ -113,7 +114,7 @@ def shards(columns, clients, options, generator, minimum):
 
 
 class KClasses(Strict):
-    classes_per_client: int = Field(ge=1)
+    classes_per_client: Count
 
 
 @scheme("k-classes", KClasses)

@@ -5,11 +5,12 @@ Both schemes draw without replacement, one example after the other; they differ 
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
 import numpy as np
 from pydantic import Field, model_validator
 
+from heterobench.config.numbers import ExamplesOrNone, Positive, Spread
 from heterobench.config.strict import Strict
 from heterobench.errors import PartitionError
 from heterobench.partition.schemes.drawing import enough, equal, hand_out, search
@@ -18,7 +19,7 @@ from heterobench.partition.schemes.registry import scheme
 
 
 class DirichletByClient(Strict):
-    alpha: float = Field(gt=0, description="mean concentration of a class; small: a client sees few classes")
+    alpha: Positive = Field(description="mean concentration of a class; small: a client sees few classes")
     prior: Literal["uniform", "data"] = Field(
         "uniform", description="mean of the clients' distributions: all classes alike, or as frequent as in the data"
     )
@@ -54,9 +55,9 @@ def dirichlet_by_client(columns, clients, options, generator, minimum):
 
 
 class DirichletInner(Strict):
-    alpha: float = Field(gt=0, description="concentration of every class; small: a client sees few classes")
-    sigma: float = Field(0.0, ge=0, description="client sizes are log-normal with this sigma; 0: equal sizes")
-    sizes: list[Annotated[int, Field(ge=0)]] | None = Field(None, description="client sizes, instead of sigma")
+    alpha: Positive = Field(description="concentration of every class; small: a client sees few classes")
+    sigma: Spread = Field(0.0, description="client sizes are log-normal with this sigma; 0: equal sizes")
+    sizes: list[ExamplesOrNone] | None = Field(None, description="client sizes, instead of sigma")
 
     @model_validator(mode="after")
     def _one_rule(self):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from pydantic import Field
 
+from heterobench.config.numbers import Positive
 from heterobench.config.strict import Strict
 from heterobench.errors import PartitionError
 from heterobench.partition.schemes.by_class import divide
@@ -13,8 +14,8 @@ from heterobench.partition.schemes.registry import scheme
 
 
 class LongTailDirichlet(Strict):
-    imbalance: float = Field(ge=1, description="imbalance factor IF: size of the largest class / of the smallest")
-    alpha: float = Field(gt=0, description="concentration; small: each class sits with few clients")
+    imbalance: Positive = Field(ge=1, le=1e9, description="imbalance factor IF: size of largest / smallest class")
+    alpha: Positive = Field(description="concentration; small: each class sits with few clients")
 
 
 @scheme("long-tail-dirichlet", LongTailDirichlet, drops=True)

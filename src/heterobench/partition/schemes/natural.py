@@ -7,6 +7,7 @@ from itertools import pairwise
 import numpy as np
 from pydantic import Field
 
+from heterobench.config.numbers import Count, Positive
 from heterobench.config.strict import Strict, nearest
 from heterobench.errors import PartitionError
 from heterobench.partition.schemes.by_class import divide
@@ -16,7 +17,7 @@ from heterobench.partition.schemes.registry import Columns, scheme
 
 class NaturalKey(Strict):
     key: str = Field(description="attribute of the data set whose values are the clients, e.g. writer")
-    least: int = Field(1, ge=1, description="values with fewer examples are no clients")
+    least: Count = Field(1, description="values with fewer examples are no clients")
 
 
 @scheme("natural-key", NaturalKey, natural=True, drops=True)
@@ -48,7 +49,7 @@ def natural_key(columns, clients, options, generator, minimum):
 
 class Domain(Strict):
     key: str = Field("domain", description="attribute of the data set that names the domain")
-    clients_per_domain: int = Field(1, ge=1)
+    clients_per_domain: Count = 1
 
 
 @scheme("domain", Domain, natural=True, drops=True)
@@ -69,7 +70,7 @@ def domain(columns, clients, options, generator, minimum):
 
 
 class DomainDirichlet(Domain):
-    alpha: float = Field(gt=0, description="concentration; small: each class of a domain sits with few of its clients")
+    alpha: Positive = Field(description="concentration; small: each class of a domain sits with few clients")
 
 
 @scheme("domain-dirichlet", DomainDirichlet, natural=True, drops=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from pydantic import Field
 
+from heterobench.config.numbers import Positive, PositiveSpread
 from heterobench.config.strict import Strict
 from heterobench.partition.schemes.drawing import cut, enough, equal, hand_out, search
 from heterobench.partition.schemes.registry import NoOptions, scheme
@@ -17,7 +18,7 @@ def iid(columns, clients, options, generator, minimum):
 
 
 class QuantityDirichlet(Strict):
-    alpha: float = Field(gt=0, description="concentration; small: few clients hold nearly everything")
+    alpha: Positive = Field(description="concentration; small: few clients hold nearly everything")
 
 
 @scheme("quantity-dirichlet", QuantityDirichlet)
@@ -39,7 +40,7 @@ def quantity_dirichlet(columns, clients, options, generator, minimum):
 
 
 class QuantityLogNormal(Strict):
-    sigma: float = Field(gt=0, description="standard deviation of the logarithm of a client's size; 0 would be equal")
+    sigma: PositiveSpread = Field(description="standard deviation of the logarithm of a client's size")
 
 
 @scheme("quantity-log-normal", QuantityLogNormal)
@@ -68,7 +69,7 @@ def log_normal_sizes(examples: int, clients: int, sigma: float, generator: np.ra
 
 
 class QuantityPowerLaw(Strict):
-    exponent: float = Field(gt=0, description="of the size's decay with the rank; 1 is Zipf's law")
+    exponent: PositiveSpread = Field(description="of the size's decay with the rank; 1 is Zipf's law")
 
 
 @scheme("quantity-power-law", QuantityPowerLaw)
