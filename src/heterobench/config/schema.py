@@ -31,6 +31,12 @@ class Config(Strict):
         "float32", description="bfloat16: training's forward pass under autocast, for GPUs; part of a run's identity"
     )
     checkpoint_seconds: float = Field(30, ge=0, description="least time between two checkpoints of a run")
+    checkpoint_megabytes: float = Field(
+        100, ge=0, le=1e6, description="largest checkpoint that a finished run keeps, for a longer one to go on from"
+    )
+    superseded: int = Field(
+        2, ge=0, le=1000, description="records of other runs that are kept beside the one which has taken their place"
+    )
     failures: Literal["stop", "report"] = Field(
         "stop", description="report: a run that fails stands in the report as failed, and nothing stops for it"
     )
