@@ -99,7 +99,9 @@ def difference(path: Path, expected: str | None, name: str | None = None) -> str
 
 def altered(name: str, expected: str | None, found: str) -> str | None:
     """What is wrong with a file whose sha256 is `found` and ought to be `expected`; None where nothing is."""
-    return None if found == expected else f"{name}: altered: expected sha256 {expected or 'of no such file'}, found {found}"
+    if found == expected:
+        return None
+    return f"{name}: altered: expected {f'sha256 {expected}' if expected else 'no such file'}, found {found}"
 
 
 def digest(value: Any) -> str:

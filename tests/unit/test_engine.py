@@ -30,7 +30,7 @@ from heterobench.engine import checkpoint
 from heterobench.engine.client_states import ClientStates
 from heterobench.engine.synchronous import RunState, Setting, advance, begin
 from heterobench.errors import ConfigurationError
-from heterobench.files import file_digest, write_sealed
+from heterobench.files import write_sealed
 from heterobench.records import provenance, record, saved_model
 from heterobench.records.record import Record
 from heterobench.records.recorder import Recorder

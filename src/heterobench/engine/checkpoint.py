@@ -76,9 +76,10 @@ def load(
     for path in reversed(_kept(folder)):
         try:
             found = _read(path, device)
-            if problem := fault(found[0], found[2]):
-                raise Damaged(problem)
-            return found
+            if (problem := fault(found[0], found[2])) is None:
+                return found
+            log.warning("%s: the run cannot go on from this checkpoint: %s", path, problem)
+            path.unlink()
         except (Damaged, SafetensorError) as error:
             log.warning("%s: damaged checkpoint (%s); the one before is used", path, error)
             path.unlink()  # it must not count among the last ones that are kept

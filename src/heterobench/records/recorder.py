@@ -82,7 +82,8 @@ class Recorder:
         """What of `files` is no longer as it was told; None where all is, and a run can go on with them."""
         for name, about in files.items():
             if name not in STREAMS:
-                problem = None if saved_model.content(self.folder / name) == about["sha256"] else f"{name}: altered or gone"
+                same = saved_model.content(self.folder / name) == about["sha256"]
+                problem = None if same else f"{name}: altered or missing"
             elif not (self.folder / name).is_file():
                 problem = f"{name} is missing"
             else:
@@ -129,5 +130,6 @@ class Recorder:
         for name, digest in self._digests.items():
             problem = difference(self.folder / name, digest.hexdigest())
             if problem and status == "finished":
-                raise RunError(f"{self.folder}: {problem}, while the run went on. What to do: check the disk, run again")
+                when = f"{problem}, while the run went on"
+                raise RunError(f"{self.folder}: {when}. What to do: check the disk, then start the run again")
         record.seal(self.folder, status, **more)

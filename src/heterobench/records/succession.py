@@ -1,10 +1,10 @@
 """What becomes of a run's folder that is not empty: nothing is lost, and nothing changes, without a line that says so.
 
-The same run          goes on. Where it had ended, its files are compared with what it left, and what is damaged is made
-                      again, from the last good checkpoint or from the beginning.
-The same but longer   goes on from a checkpoint of the other one, unless its rounds depend on how many there are.
-Any other             begins, and what was there moves to ``superseded/<name of the folder>/<run id>`` beside it. The last
-                      ones stay there, and one that is asked for again comes back.
+The same run goes on. Where it had ended, its files are compared with what it left, and what is damaged is made again,
+from the last good checkpoint or from the beginning. A run that differs in its number of rounds alone becomes the one
+that is asked for, and goes on from its last checkpoint, unless its rounds depend on how many there are. Any other run
+moves to ``superseded/<name of the folder>/<run id>`` beside it: the last ones stay there, and come back when they are
+asked for again.
 """
 
 from __future__ import annotations
