@@ -58,7 +58,8 @@ def judge_models(benchmark: Benchmark, runs: Iterable[Run], threads: int = 1) ->
         return
     configure_torch(threads, "cpu")
     job = next(iter(by_seed.values()))[0].job
-    dataset = open_dataset(benchmark.project, job.scenario.dataset).seen(job.scenario.model_file.inputs)
+    dataset = open_dataset(benchmark.project, job.scenario.dataset, verify=True)
+    dataset = dataset.seen(job.scenario.model_file.inputs)
     task = classification(job, dataset, "cpu")
     opened, start = Opened(dataset), baseline(benchmark).name
     for seed, own in by_seed.items():  # what clients see may be an array of its own for each seed

@@ -344,7 +344,7 @@ def manifest_line(folder: Path, seed: int, run_id: str) -> dict[str, Any]:
 @contextlib.contextmanager
 def workplace(job: Job, config: Config) -> Iterator[tuple[Dataset, Classification, str]]:
     """What the runs of a job share: data set, task, and a device that is theirs while they run."""
-    dataset = open_dataset(job.project, job.scenario.dataset).seen(job.scenario.model_file.inputs)
+    dataset = open_dataset(job.project, job.scenario.dataset, verify=True).seen(job.scenario.model_file.inputs)
     with chosen(config.device, config.runs_per_gpu) as device:
         configure_torch(config.threads, device)
         if distributed.started_by_torchrun():

@@ -53,6 +53,8 @@ def settle(folder: Path, config: dict[str, Any], bound: str = "", keep: int = KE
         log.info("%s: removed; %d records of other runs are kept (superseded in params/config.yaml)", old, keep)
         shutil.rmtree(old)
     if not _holds(folder / record.CONFIG, wanted):
+        if folder.is_dir() and any(folder.iterdir()):
+            log.warning("%s: %s was missing or altered, and is written again", folder, record.CONFIG)
         write_json(folder / record.CONFIG, config)
     if damage := record.Record(folder).damage():
         for problem in damage:
