@@ -10,10 +10,12 @@ import numpy as np
 import pandas as pd
 
 from heterobench.config.schema import Budget, Clock, LogNormal, ModelFile, PartitionFile, ScheduleFile
-from heterobench.files import write_json
+from heterobench.files import write_json, write_sealed
 from heterobench.keyed import generator
+from heterobench.longform import Evaluated, write
 from heterobench.partition.picture import draw_picture
 from heterobench.project import Project
+from heterobench.records.record import seal
 from heterobench.report import outputs
 from heterobench.report.data import ReportData, read
 from heterobench.report.metrics import FAMILIES, METRICS
@@ -268,15 +270,10 @@ def store(data: ReportData) -> None:
     """The files that the workflow leaves: results, and of each run configuration and provenance."""
     benchmark = data.benchmark
     for scenario in benchmark.scenarios:
-        for frame, path in (
-            (data.evaluation[data.evaluation["scenario"] == scenario.name], outputs.evaluation_file),
-            (data.curves[scenario.name], outputs.curve_file),
-            (data.ledger[data.ledger["scenario"] == scenario.name], outputs.ledger_file),
-            (data.outcomes[scenario.name], outputs.outcome_file),
-        ):
-            file = path(benchmark, scenario.name)
-            file.parent.mkdir(parents=True, exist_ok=True)
-            frame.to_parquet(file)
+        rows = data.evaluation[data.evaluation["scenario"] == scenario.name]
+        ledger = data.ledger[data.ledger["scenario"] == scenario.name]
+        tables = Evaluated(rows, data.curves[scenario.name], ledger, data.outcomes[scenario.name])
+        write(benchmark, scenario.name, tables)
         manifest = {"heterogeneity": {"label_total_variation_mean": 0.25, "size_gini": 0.125}}
         for seed in benchmark.seeds:
             write_json(benchmark.project.partition_manifest(scenario.dataset, scenario.partition, seed), manifest)
@@ -287,7 +284,7 @@ def store(data: ReportData) -> None:
             _store_runs(data, scenario, arm)
             if benchmark.tuning:
                 chosen = data.tuning[scenario.name, arm.name]
-                write_json(outputs.tuning_file(benchmark, scenario.name, arm.name), chosen)
+                write_sealed(outputs.tuning_file(benchmark, scenario.name, arm.name), chosen)
 
 
 def _store_runs(data: ReportData, scenario: Scenario, arm: Arm) -> None:
@@ -302,6 +299,7 @@ def _store_runs(data: ReportData, scenario: Scenario, arm: Arm) -> None:
         about = {"packages": {"torch": "2.11"}, "hardware": {"cpu": "A processor", "gpu": None}}
         about["energy"] = {"method": "modelled", "measured": False, "scope": "CPU time"}
         write_json(folder / "provenance.json", about)
+        seal(folder, run["status"])
 
 
 def stored(benchmark: Benchmark, **more) -> ReportData:

@@ -27,6 +27,7 @@ TAGS = {
     "pooled": "all clients' data are brought together first: a reference that federated learning cannot use",
     "silent": "sends nothing: a reference without any collaboration",
     "head-only": "finds the last linear layer alone: needs a model that is nothing else but fixed functions",
+    "length": "is told the number of rounds, and what a round does may depend on it: a longer run begins anew",
     "selective": "its server chooses who takes part: its cohorts are not those of the other methods of a table",
 }
 
@@ -94,10 +95,13 @@ class Head(NamedTuple):
 
 
 class Phase(NamedTuple):
-    """Where a run stands: `round`, from 0, of `rounds`; `head`: the net's last linear layer; `shape` of an example."""
+    """Where a run stands: `round`, from 0, of `rounds`; `head`: the net's last linear layer; `shape` of an example.
+
+    `rounds` is None for a method without the tag "length".
+    """
 
     round: int
-    rounds: int
+    rounds: int | None
     head: Head
     shape: tuple[int, ...] = ()
 
@@ -118,7 +122,7 @@ class LocalData(NamedTuple):
 
 
 class Candidates(NamedTuple):
-    """Whom a server can choose the participants of a `round` of `rounds` from.
+    """Whom a server can choose the participants of a `round` of `rounds` from (None without the tag "length").
 
     ids: int64 [N] of the clients that can take part, ascending; `count` of them do for every other method. losses:
     theta [P] -> float64 [N], the mean loss of each one's training examples, which costs a broadcast of the downlink and
@@ -126,7 +130,7 @@ class Candidates(NamedTuple):
     """
 
     round: int
-    rounds: int
+    rounds: int | None
     ids: np.ndarray
     count: int
     losses: Callable[[Tensor], np.ndarray]

@@ -100,11 +100,15 @@ def _tune(project: Project, options: argparse.Namespace) -> None:
     print(tune(_benchmark(project, options), options.scenario, options.algorithm, resolve.config(project)))
 
 
-def _evaluate(project: Project, options: argparse.Namespace) -> None:
+def _evaluate(project: Project, options: argparse.Namespace) -> int:
     from heterobench.evaluation import write_evaluation
 
-    for path in write_evaluation(_benchmark(project, options), options.scenario, resolve.config(project).threads):
-        print(path)
+    threads = resolve.config(project).threads
+    paths, damaged = write_evaluation(_benchmark(project, options), options.scenario, threads)
+    print("\n".join(map(str, paths)))
+    for line in damaged:
+        print(f"heterobench: {line}", file=sys.stderr)
+    return 1 if damaged else 0
 
 
 def _report(project: Project, options: argparse.Namespace) -> None:
@@ -115,7 +119,8 @@ def _report(project: Project, options: argparse.Namespace) -> None:
         from heterobench.evaluation import write_evaluation
 
         for scenario in benchmark.scenarios:
-            write_evaluation(benchmark, scenario.name, resolve.config(project).threads)
+            for line in write_evaluation(benchmark, scenario.name, resolve.config(project).threads)[1]:
+                print(f"heterobench: {line}", file=sys.stderr)
     for path in build(benchmark):
         print(path)
 

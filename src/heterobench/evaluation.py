@@ -7,7 +7,7 @@ a benchmark file chooses among the groups.
 
 Nothing that is missing stops an evaluation. A run that is not there or failed has no values, and a whole record of
 which something was removed has those that can still be had; the ledger says of every run what became of it, and what
-is absent.
+is absent. What was altered after the run had ended counts as absent: its digest is not the one that ends the run.
 """
 
 from __future__ import annotations
@@ -23,8 +23,7 @@ from torch import Tensor
 from heterobench.data.dataset import open_dataset
 from heterobench.errors import PartitionError
 from heterobench.federation import sizes
-from heterobench.files import atomic
-from heterobench.longform import Evaluated, Run, read_runs, tables
+from heterobench.longform import Evaluated, Run, read_runs, tables, write
 from heterobench.measures import coherence
 from heterobench.measures.context import EvaluatedModel, EvaluationData, right
 from heterobench.measures.groups import ANY, LAST, measured
@@ -38,9 +37,14 @@ from heterobench.training import classification, configure_torch, snapshot_round
 
 def evaluate_scenario(benchmark: Benchmark, scenario: str, threads: int = 1) -> Evaluated:
     """All tables of a scenario, from the records of its runs and from their models."""
+    return tables(benchmark, scenario, judged_runs(benchmark, scenario, threads))
+
+
+def judged_runs(benchmark: Benchmark, scenario: str, threads: int = 1) -> list[Run]:
+    """All runs of a scenario, with what their records and models tell."""
     runs = read_runs(benchmark, scenario)
     judge_models(benchmark, [run for run in runs if run.finished], threads)
-    return tables(benchmark, scenario, runs)
+    return runs
 
 
 # models
@@ -55,7 +59,8 @@ def judge_models(benchmark: Benchmark, runs: Iterable[Run], threads: int = 1) ->
         return
     configure_torch(threads, "cpu")
     job = next(iter(by_seed.values()))[0].job
-    dataset = open_dataset(benchmark.project, job.scenario.dataset).seen(job.scenario.model_file.inputs)
+    dataset = open_dataset(benchmark.project, job.scenario.dataset, verify=True)
+    dataset = dataset.seen(job.scenario.model_file.inputs)
     task = classification(job, dataset, "cpu")
     opened, start = Opened(dataset), baseline(benchmark).name
     for seed, own in by_seed.items():  # what clients see may be an array of its own for each seed
@@ -66,7 +71,7 @@ def judge_models(benchmark: Benchmark, runs: Iterable[Run], threads: int = 1) ->
                 run.reading.problems.append(str(error))
             continue
         data = EvaluationData.of(task, opened.federation(partition, seed), seed, dataset)
-        first = next((_load(run, record.FINAL, task, []) for run in own if run.job.arm.name == start), None)
+        first = next((_load(run, record.FINAL, task) for run in own if run.job.arm.name == start), None)
         for run in own:
             _judge(run, data, benchmark.metrics, first)
             run.put("run", {"train_examples": float(sizes(data.federation.train).sum())})
@@ -74,7 +79,7 @@ def judge_models(benchmark: Benchmark, runs: Iterable[Run], threads: int = 1) ->
 
 def _judge(run: Run, data: EvaluationData, chosen: tuple[str, ...], baseline: Tensor | None) -> None:
     """Add what the two models of a run tell, and those that it kept along its way."""
-    last, selected = (_load(run, name, data.task, run.reading.problems) for name in (record.FINAL, record.SELECTED))
+    last, selected = (_load(run, name, data.task) for name in (record.FINAL, record.SELECTED))
     found, end = {}, {}
     if last is not None:
         model = EvaluatedModel(data, last, baseline)
@@ -94,14 +99,15 @@ def _judge(run: Run, data: EvaluationData, chosen: tuple[str, ...], baseline: Te
 
 def _snapshots(run: Run, data: EvaluationData, chosen: tuple[str, ...], end: dict[str, float]) -> None:
     """Add what is measured along the way (`end`: of the last model), and tell which models are absent."""
-    kept = record.snapshots(run.reading.folder)
-    if absent := snapshot_rounds(run.job.scenario.budget, run.job.snapshots) - kept.keys():
-        rounds = ", ".join(str(round) for round in sorted(absent))
-        run.reading.problems.append(f"{record.SNAPSHOTS}: no model of round {rounds}")
+    wanted = sorted(snapshot_rounds(run.job.scenario.budget, run.job.snapshots))
+    kept = [round for round in wanted if run.reading.left(record.snapshot_name(round))]
+    if absent := [str(round) for round in wanted if round not in kept]:
+        run.reading.problems.append(f"{record.SNAPSHOTS}: no model of round {', '.join(absent)}")
+    whole = [round for round in kept if run.reading.whole(record.snapshot_name(round))]
     if "coherence" not in chosen:
         return
-    for round, path in kept.items():
-        theta = _load(run, str(path.relative_to(run.reading.folder)), data.task, run.reading.problems)
+    for round in whole:
+        theta = _load(run, record.snapshot_name(round), data.task)
         if theta is None:
             continue
         known = round == run.job.scenario.budget.rounds and set(coherence.NAMES) <= end.keys()
@@ -109,28 +115,44 @@ def _snapshots(run: Run, data: EvaluationData, chosen: tuple[str, ...], end: dic
         run.points |= {(round, name): found[name] for name in coherence.NAMES if name in found}
 
 
-def _load(run: Run, name: str, task: Any, problems: list[str]) -> Tensor | None:
-    """A model of the run; None, and a problem, where there is none that fits."""
+def _load(run: Run, name: str, task: Any) -> Tensor | None:
+    """A model of the run as it has left it; None, and a problem, where there is none that fits."""
+    if not run.reading.whole(name):
+        return None
     try:
         theta = saved_model.load(run.reading.folder / name, task.layout, task.device)
-    except FileNotFoundError:
-        problems.append(f"{name} is missing")
-        return None
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError, OSError) as error:
-        problems.append(f"{name}: not readable ({error})")
-        return None
-    if theta.shape[-1] != sum(task.layout.sizes):
-        problems.append(f"{name}: {theta.shape[-1]} parameters, but the net has {sum(task.layout.sizes)}")
-        return None
-    return theta
+        problem = f"{name}: not readable ({error})"
+    else:
+        if theta.shape[-1] == sum(task.layout.sizes):
+            return theta
+        problem = f"{name}: {theta.shape[-1]} parameters, but the net has {sum(task.layout.sizes)}"
+    if problem not in run.reading.problems:
+        run.reading.problems.append(problem)
+    return None
 
 
-def write_evaluation(benchmark: Benchmark, scenario: str, threads: int = 1) -> list[Path]:
-    """`evaluate_scenario`, each table as ``<name of the table>/<scenario>.parquet``."""
-    folder = benchmark.project.benchmark(benchmark.name, benchmark.preset)
-    made = evaluate_scenario(benchmark, scenario, threads)
-    paths = [folder / name / f"{scenario}.parquet" for name in made._fields]
-    for path, frame in zip(paths, made, strict=True):
-        with atomic(path) as temporary:
-            frame.to_parquet(temporary, index=False)
-    return paths
+def write_evaluation(benchmark: Benchmark, scenario: str, threads: int = 1) -> tuple[list[Path], list[str]]:
+    """`evaluate_scenario`, in files (`heterobench.longform.write`), and a line for each run that is damaged.
+
+    The manifest of a job with such a run is removed, since it says that its runs are there: the next ``snakemake``
+    then makes what is damaged again.
+    """
+    runs = judged_runs(benchmark, scenario, threads)
+    paths = write(benchmark, scenario, tables(benchmark, scenario, runs))
+    damaged = [run for run in runs if run.reading.damaged]
+    for run in damaged:
+        (run.job.folder / "runs.json").unlink(missing_ok=True)
+    return paths, [f"{_shown(run)}: {'; '.join(run.reading.problems)}. What to do: {_again(run)}" for run in damaged]
+
+
+def _shown(run: Run) -> Path:
+    return run.reading.folder.relative_to(run.job.project.root)
+
+
+def _again(run: Run) -> str:
+    job = run.job
+    return (
+        f"run snakemake again, or heterobench train --benchmark {job.benchmark} --preset {job.preset} "
+        f"--scenario {job.scenario.name} --algorithm {job.arm.name}; what is damaged is made again"
+    )

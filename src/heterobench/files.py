@@ -17,7 +17,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from heterobench.errors import DamagedFile, DiskError
+from heterobench.errors import DamagedFile, DiskError, RunError
 
 TEMPORARY = ".heterobench-"  # begins the names of files that are being written; a killed process leaves them behind
 FAILING = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
@@ -128,7 +128,11 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Readable JSON with sorted keys, so that equal values give equal bytes."""
-    write_text(path, json.dumps(value, indent=1, sort_keys=True) + "\n")
+    write_text(path, as_json(value))
+
+
+def as_json(value: Any) -> str:
+    return json.dumps(value, indent=1, sort_keys=True) + "\n"
 
 
 def read_json(path: Path) -> Any:
@@ -154,6 +158,46 @@ def in_a_line(error: BaseException) -> str:
     """The first line of what an error says; the name of its type where it says nothing."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
+
+
+SEAL = "seal"
+
+
+def write_sealed(path: Path, value: dict[str, Any]) -> None:
+    """`write_json`, with the digest of `value` in it, which `read_sealed` compares."""
+    write_json(path, value | {SEAL: digest(value)})
+
+
+def read_sealed(path: Path) -> dict[str, Any]:
+    """What `write_sealed` has written; RunError where the file is anything else, FileNotFoundError without one."""
+    content = path.read_bytes()
+    try:
+        found = json.loads(content)
+        expected = found.pop(SEAL)
+    except (ValueError, AttributeError, KeyError, TypeError):
+        raise RunError(f"{path.name}: damaged: not a JSON object that ends with its own digest") from None
+    if (actual := digest(found)) != expected:
+        raise RunError(f"{path.name}: altered: expected content of sha256 {expected}, found {actual}")
+    return found
+
+
+def difference(path: Path, expected: str | None, name: str | None = None) -> str | None:
+    """What makes a file another one than that whose sha256 is `expected`, in words; None where it is the same."""
+    name = name or path.name
+    try:
+        found = file_digest(path)
+    except FileNotFoundError:
+        return f"{name} is missing"
+    except OSError as error:
+        return f"{name}: not readable ({error.strerror})"
+    return altered(name, expected, found)
+
+
+def altered(name: str, expected: str | None, found: str) -> str | None:
+    """What is wrong with a file whose sha256 is `found` and ought to be `expected`; None where nothing is."""
+    if found == expected:
+        return None
+    return f"{name}: altered: expected {f'sha256 {expected}' if expected else 'no such file'}, found {found}"
 
 
 def digest(value: Any) -> str:

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from heterobench.files import read_json
+from heterobench.files import altered, atomic, file_digest, read_json, write_sealed
 from heterobench.measures.costs import costs
 from heterobench.measures.reading import FINISHED, Reading, read
 from heterobench.records import record
+from heterobench.report import outputs
 from heterobench.report.labels import is_personal
 from heterobench.resolve import Benchmark, Job
 
@@ -63,23 +65,40 @@ def read_runs(benchmark: Benchmark, scenario: str) -> list[Run]:
     """All runs that the benchmark asks for, arm by arm, with what their records alone tell."""
     runs = []
     for job in (benchmark.job(scenario, arm.name) for arm in benchmark.arms):
-        failures, personal = _failures(job), is_personal(benchmark, job.arm)
+        manifest, personal = _manifest(job), is_personal(benchmark, job.arm)
         for seed in benchmark.seeds:
-            run = Run(job, seed, read(job.run_folder(seed), failures.get(seed), personal))
+            line = manifest.get(seed, {})
+            run = Run(job, seed, read(job.run_folder(seed), _failure(line), personal))
             if run.finished:
+                _compare(run, line)
                 _put_record(run)
             runs.append(run)
     return runs
 
 
-def _failures(job: Job) -> dict[int, str]:
-    """Seed -> first line of the error, of runs that the job's manifest tells to have failed."""
+def _manifest(job: Job) -> dict[int, dict[str, Any]]:
+    """Seed -> what the job's manifest says of the run."""
     path = job.folder / "runs.json"
     try:
-        lines = read_json(path) if path.is_file() else []
-        return {line["seed"]: line["failed"].splitlines()[0] for line in lines if line.get("failed")}
-    except (ValueError, AttributeError, KeyError, TypeError):  # the records themselves tell the rest
+        return {line["seed"]: dict(line) for line in (read_json(path) if path.is_file() else [])}
+    except (OSError, ValueError, KeyError, TypeError):  # the records themselves tell the rest
         return {}
+
+
+def _failure(line: dict[str, Any]) -> str | None:
+    """The first line of the error of a run that the manifest tells to have failed."""
+    return str(line["failed"]).splitlines()[0] if line.get("failed") else None
+
+
+def _compare(run: Run, line: dict[str, Any]) -> None:
+    """The manifest of a job has the digests of its runs as well; tell where they are those of other files."""
+    if line.get("run_id") != run.reading.run_id:
+        return
+    digests = run.reading.end["sha256"]
+    for name, expected in dict(line.get("sha256", {})).items():
+        if problem := altered(name, expected, digests.get(name, "nothing")):
+            run.reading.problems.append(f"runs.json and {record.END} differ: {problem}")
+            run.reading.damaged.append(record.END)
 
 
 def _put_record(run: Run) -> None:
@@ -103,6 +122,25 @@ def _selected(run: Run) -> dict[str, int]:
         return found | {"validation": selected}
     run.reading.problems.append(f"{record.END}: no selected_round")
     return found
+
+
+def write(benchmark: Benchmark, scenario: str, made: Evaluated) -> list[Path]:
+    """Each table of a scenario as ``<name of the table>/<scenario>.parquet``, and last the digests of all four.
+
+    With them stand the run ids that the tables were made from.
+    """
+    folder = outputs.folder(benchmark)
+    paths = {name: folder / name / f"{scenario}.parquet" for name in made._fields}
+    digests = {}
+    for (name, path), frame in zip(paths.items(), made, strict=True):
+        with atomic(path) as temporary:
+            frame.to_parquet(temporary, index=False)
+            digests[name] = file_digest(temporary)
+    rows = zip(made.ledger.arm, made.ledger.seed, made.ledger.run_id, strict=True)
+    runs = {f"{arm}/seed-{seed}": run_id for arm, seed, run_id in rows}
+    last = outputs.evaluated_file(benchmark, scenario)
+    write_sealed(last, {"sha256": digests, "runs": runs})
+    return [*paths.values(), last]
 
 
 def tables(benchmark: Benchmark, scenario: str, runs: list[Run]) -> Evaluated:

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from heterobench import energy, models, personal, registry
 from heterobench import executor as executors
+from heterobench.algorithm import Algorithm
 from heterobench.config.schema import Budget, Config
 from heterobench.data.dataset import Dataset, open_dataset
 from heterobench.device import chosen
@@ -28,13 +29,14 @@ from heterobench.engine.synchronous import RunState, Setting, advance, begin, co
 from heterobench.errors import MachineError, RunError, log_failure
 from heterobench.executor import distributed
 from heterobench.federation import Federation
-from heterobench.files import file_digest, locked, write_json
+from heterobench.files import locked, write_json
 from heterobench.memory import keep_freed_memory
 from heterobench.opening import Opened
 from heterobench.partition.store import open_partition
 from heterobench.records import record, saved_model
 from heterobench.records.provenance import provenance, training_code
 from heterobench.records.recorder import Recorder
+from heterobench.records.succession import KEEP
 from heterobench.resolve import Job, identity
 from heterobench.task import Classification, Task
 
@@ -117,30 +119,42 @@ def train(
     until: int | None = None,
     snapshots: int = 0,
     meter: energy.Meter | None = None,
+    last_checkpoint: float = 0,
 ) -> tuple[RunState, Tensor, Best]:
     """All rounds of a run, or those up to round `until`, from its last checkpoint where there is one.
 
     `federation` is what is evaluated (the setting's own may be pooled); `about` is the provenance. `snapshots` says how
     many global models are kept along the way (`snapshot_rounds`); of personal models none are. `meter` counts the
-    energy, which is modelled without one.
+    energy, which is modelled without one. `last_checkpoint`: bytes that the checkpoint after the last round may take,
+    which is what a longer run goes on from; a larger one is not made.
     Returns the last state, the model(s) after the last round, and the best on validation data. A run that is left
     before its last round leaves a checkpoint, and goes on from it with the bits that it would have had anyway.
     """
     budget, folder = setting.budget, recorder.folder / record.CHECKPOINTS
     meter, told = meter or energy.Modelled(), None
-    stored = checkpoint.load(folder, setting.task.device)
+    kept = snapshot_rounds(budget, snapshots)
+
+    def fault(state: RunState, notes: dict[str, Any]) -> str | None:
+        """Why a run cannot go on from a checkpoint that is whole."""
+        wanted = [round for round in sorted(kept) if round <= state.round]
+        absent = [str(round) for round in wanted if record.snapshot_name(round) not in notes["files"]]
+        if absent and "personalised" not in setting.algorithm.tags:
+            return f"no model of round {', '.join(absent)} was kept"
+        return recorder.fault(notes["files"])
+
+    stored = checkpoint.load(folder, setting.task.device, fault)
     if stored:
         state, extra, notes = stored
         best = Best(extra["selected"], notes["best"], notes["best_round"])
-        seconds, evaluation, offsets = notes["seconds"], notes["evaluation"], notes["offsets"]
+        seconds, evaluation, files = notes["seconds"], notes["evaluation"], notes["files"]
         joules, told = notes["joules"], notes["energy"]
         log.info("%s: goes on after round %d", recorder.folder, state.round)
     else:
         state = begin(setting, folder)
         best = Best(thetas(setting, state, len(federation)))
-        seconds, evaluation, joules, offsets = 0.0, 0.0, 0.0, {}
+        seconds, evaluation, joules, files = 0.0, 0.0, 0.0, {}
     told = energy.continued(told, meter.about())
-    recorder.begin(about | {"energy": told}, offsets)
+    recorder.begin(about | {"energy": told}, files, kept)
     saved, theta, metric = time.monotonic(), thetas(setting, state, len(federation)), float("nan")
 
     def store() -> None:
@@ -151,31 +165,37 @@ def train(
             "evaluation": evaluation,
             "joules": joules,
             "energy": told,
-            "offsets": recorder.offsets(),
+            "files": recorder.files(),
         }
         checkpoint.save(folder, state, {"selected": best.theta}, notes)
 
-    last, kept = budget.rounds if until is None else min(until, budget.rounds), snapshot_rounds(budget, snapshots)
+    def look() -> None:
+        nonlocal theta, metric, evaluation
+        began = time.perf_counter()
+        theta = thetas(setting, state, len(federation))
+        metrics = evaluate(setting.task, federation, theta)
+        metric = metrics["validation_accuracy"]
+        best.look(theta, metric, state.round)
+        if state.round in kept and theta.dim() == 1:
+            notes = {"run_id": recorder.config["run_id"], "round": state.round}
+            path = record.snapshot(recorder.folder, state.round)
+            saved_model.save(path, setting.task.layout, theta, notes)
+            recorder.keep(path)
+        evaluation += time.perf_counter() - began
+        metrics |= {"train_loss": state.train_loss} | costs(setting, state)
+        recorder.append(record.ROUNDS, {"round": state.round, "metrics": metrics})
+        clock = {"seconds": seconds, "evaluation": evaluation, "time": time.time()}
+        clock |= {} if np.isnan(joules) else {"joules": joules}
+        recorder.append(record.TIMING, {"round": state.round} | clock)
+
+    last = budget.rounds if until is None else min(until, budget.rounds)
     while state.round < last:
         began, before = time.perf_counter(), meter.joules()
         state = advance(setting, state)
         seconds += time.perf_counter() - began
         joules += distributed.total(meter.joules() - before)
-        if state.round % budget.evaluate_every == 0 or state.round == budget.rounds:
-            began = time.perf_counter()
-            theta = thetas(setting, state, len(federation))
-            metrics = evaluate(setting.task, federation, theta)
-            metric = metrics["validation_accuracy"]
-            best.look(theta, metric, state.round)
-            if state.round in kept and theta.dim() == 1:
-                notes = {"run_id": recorder.config["run_id"], "round": state.round}
-                saved_model.save(record.snapshot(recorder.folder, state.round), setting.task.layout, theta, notes)
-            evaluation += time.perf_counter() - began
-            metrics |= {"train_loss": state.train_loss} | costs(setting, state)
-            recorder.append(record.ROUNDS, {"round": state.round, "metrics": metrics})
-            clock = {"seconds": seconds, "evaluation": evaluation, "time": time.time()}
-            clock |= {} if np.isnan(joules) else {"joules": joules}
-            recorder.append(record.TIMING, {"round": state.round} | clock)
+        if state.round % budget.evaluate_every == 0:
+            look()
         recorder.progress(state.round, budget.rounds, seconds, ("validation_accuracy", metric), "running")
         if time.monotonic() - saved >= checkpoint_seconds and state.round < budget.rounds:
             store()
@@ -183,6 +203,11 @@ def train(
     whole = state.round == budget.rounds
     if not whole:
         store()
+    elif checkpoint.size(state, {"selected": best.theta}) <= last_checkpoint:
+        store()
+        checkpoint.trim(folder, state)
+    if whole and state.round % budget.evaluate_every:  # after the checkpoint: a longer run does not look here
+        look()
     status = "finished" if whole else "paused"
     recorder.progress(state.round, budget.rounds, seconds, ("validation_accuracy", metric), status)
     return state, theta, best
@@ -226,22 +251,32 @@ def run(
     }
     if job.trial is not None:
         config_of_run["trial"] = job.trial
-    with opened(job.run_folder(seed), config_of_run) as recorder:
+    algorithm = registry.algorithm(job.arm.algorithm).make(job.hyperparameters)
+    bound = bound_to_length(algorithm, partition.stages)
+    with opened(job.run_folder(seed), config_of_run, bound, config.superseded) as recorder:
         if not distributed.agreed(recorder.finished):
             federation = Opened(dataset, device, job.scenario.model_file.augmentation).federation(partition, seed)
-            algorithm = registry.algorithm(job.arm.algorithm).make(job.hyperparameters)
             scenario, about = job.scenario, provenance(job.project.root, device)
             executor = executors.make(config.executor, config.workers, device)
             setting = Setting(federation, task, algorithm, scenario.schedule_file, scenario.budget, seed, executor)
             with contextlib.closing(executor):
-                whole = compute(setting, federation, recorder, about, config.checkpoint_seconds, until, job.snapshots)
+                kept = config.checkpoint_megabytes * 2**20
+                more = (config.checkpoint_seconds, until, job.snapshots, kept)
+                whole = compute(setting, federation, recorder, about, *more)
             if not whole:
                 return None
         return manifest_line(recorder.folder, seed, recorder.config["run_id"])
 
 
+def bound_to_length(algorithm: Algorithm, stages: int) -> str:
+    """Why the rounds of a run depend on how many it has, so that a longer run begins anew; empty where they do not."""
+    if "length" in algorithm.tags:
+        return "what the method does in a round depends on the number of rounds"
+    return f"the partition's {stages} stages divide the rounds among them" if stages > 1 else ""
+
+
 @contextlib.contextmanager
-def opened(folder: Path, config_of_run: dict[str, Any]) -> Iterator[Recorder]:
+def opened(folder: Path, config_of_run: dict[str, Any], bound: str = "", keep: int = KEEP) -> Iterator[Recorder]:
     """The recorder of a run, for this process alone.
 
     In a distributed run the folder belongs to rank 0; the other ranks do the same run in a copy that they drop.
@@ -249,7 +284,7 @@ def opened(folder: Path, config_of_run: dict[str, Any]) -> Iterator[Recorder]:
     if distributed.rank() == 0:
         # a job that outlived its killed workflow may still be at work: wait for it, then find the run finished
         with locked(folder.with_name(f".{folder.name}.lock")):
-            recorder = Recorder(folder, config_of_run)
+            recorder = Recorder(folder, config_of_run, bound, keep)
             distributed.agreed("the folder is ready")
             distributed.agreed("everybody has a copy")
             yield recorder
@@ -270,6 +305,7 @@ def compute(
     checkpoint_seconds: float,
     until: int | None = None,
     snapshots: int = 0,
+    last_checkpoint: float = 0,
 ) -> bool:
     """Train, save the models, end the record; False where rounds are left.
 
@@ -278,7 +314,7 @@ def compute(
     folder, layout = recorder.folder, setting.task.layout
     try:
         with contextlib.closing(energy.meter(str(setting.task.device), distributed.first_here())) as meter:
-            more = (checkpoint_seconds, until, snapshots, meter)
+            more = (checkpoint_seconds, until, snapshots, meter, last_checkpoint)
             state, theta, best = train(setting, federation, recorder, about, *more)
     except MachineError:
         recorder.close()
@@ -294,18 +330,21 @@ def compute(
     saved_model.save(folder / record.SELECTED, layout, best.theta, {"run_id": run_id, "round": best.round})
     seconds = record.Record(folder).timing[-1]["seconds"]
     recorder.end("finished", rounds=state.round, seconds=seconds, selected_round=best.round)
+    if checkpoint.size(state, {"selected": best.theta}) > last_checkpoint:
+        shutil.rmtree(folder / record.CHECKPOINTS, ignore_errors=True)
     return True
 
 
 def manifest_line(folder: Path, seed: int, run_id: str) -> dict[str, Any]:
-    digests = {name: file_digest(folder / name) for name in (record.ROUNDS, record.FINAL, record.SELECTED)}
-    return {"seed": seed, "run_id": run_id, "sha256": digests}
+    """Digests as they stand in ``end.json``, which have been compared, and never those of what lies there now."""
+    digests = record.Record(folder).end["sha256"]
+    return {"seed": seed, "run_id": run_id, "sha256": {name: digests[name] for name in record.REPEATABLE}}
 
 
 @contextlib.contextmanager
 def workplace(job: Job, config: Config) -> Iterator[tuple[Dataset, Classification, str]]:
     """What the runs of a job share: data set, task, and a device that is theirs while they run."""
-    dataset = open_dataset(job.project, job.scenario.dataset).seen(job.scenario.model_file.inputs)
+    dataset = open_dataset(job.project, job.scenario.dataset, verify=True).seen(job.scenario.model_file.inputs)
     with chosen(config.device, config.runs_per_gpu) as device:
         configure_torch(config.threads, device)
         if distributed.started_by_torchrun():

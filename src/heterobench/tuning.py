@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 from heterobench.config.schema import Config, Tuning
 from heterobench.errors import MachineError, RunError, log_failure
-from heterobench.files import digest, file_digest, read_json, write_json
+from heterobench.files import digest, read_sealed, write_sealed
 from heterobench.records import record
 from heterobench.resolve import Benchmark, Job
 
@@ -106,7 +106,10 @@ def final_job(benchmark: Benchmark, scenario: str, arm: str) -> Job:
     )
     if not file.is_file():
         raise RunError(f"{shown}: no such file; {benchmark.name} is tuned, so first: {advice}")
-    found = read_json(file)
+    try:
+        found = read_sealed(file)
+    except RunError as error:
+        raise RunError(f"{file.parent.relative_to(benchmark.project.root)}/{error}. What to do: {advice}") from None
     if found["identity"] != identity(benchmark, benchmark.trials(scenario, arm)):
         raise RunError(f"{shown}: chosen under other parameters than those of now; again: {advice}")
     return replace(job, tuned=found["hyperparameters"])
@@ -152,7 +155,7 @@ def tune(benchmark: Benchmark, scenario: str, arm: str, config: Config) -> Path:
         if distributed.rank() == 0:
             _stop([jobs[trial] for trial in stopped], tuning.seeds)
             test = [_test_accuracies(job, tuning.seeds, *place) if n in whole else [] for n, job in enumerate(jobs)]
-            write_json(path, record.encode(_answer(benchmark, jobs, whole, failed, test)))
+            write_sealed(path, record.encode(_answer(benchmark, jobs, whole, failed, test)))
     return path
 
 
@@ -193,8 +196,7 @@ def _stop(jobs: Iterable[Job], seeds: Sequence[int]) -> None:
         for seed in seeds:
             folder = job.run_folder(seed)
             rounds = [row["round"] for row in _rounds(job, seed)]
-            about = {"status": "stopped", "digest": file_digest(folder / record.ROUNDS), "rounds": max(rounds)}
-            write_json(folder / record.END, about)
+            record.seal(folder, "stopped", rounds=max(rounds))
 
 
 def _answer(

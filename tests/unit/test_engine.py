@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import hashlib
 import json
 import logging
 import math
@@ -29,7 +30,7 @@ from heterobench.engine import checkpoint
 from heterobench.engine.client_states import ClientStates
 from heterobench.engine.synchronous import RunState, Setting, advance, begin
 from heterobench.errors import ConfigurationError
-from heterobench.files import file_digest, write_json
+from heterobench.files import write_sealed
 from heterobench.records import provenance, record, saved_model
 from heterobench.records.record import Record
 from heterobench.records.recorder import Recorder
@@ -520,29 +521,28 @@ def test_a_record_from_beginning_to_end(tmp_path):
     assert not read.finished
     recorder.end("finished", rounds=1)
     assert recorder.finished
-    assert read.end == {
-        "status": "finished",
-        "digest": file_digest(tmp_path / "run" / record.ROUNDS),
-        "rounds": 1,
-    }
+    files = (record.CONFIG, record.PROVENANCE, record.ROUNDS, record.TIMING)
+    digests = {name: hashlib.sha256((tmp_path / "run" / name).read_bytes()).hexdigest() for name in files}
+    assert read.end == {"status": "finished", "sha256": digests, "rounds": 1}
 
 
-def test_another_run_id_empties_the_folder(tmp_path):
-    recorder = Recorder(tmp_path, CONFIG)
+def test_another_run_begins_in_an_empty_folder(tmp_path):
+    folder = tmp_path / "run"
+    recorder = Recorder(folder, CONFIG)
     recorder.begin({}, {})
     recorder.append(record.ROUNDS, {"round": 1})
     recorder.end("finished")
-    (tmp_path / record.CHECKPOINTS).mkdir()
-    (tmp_path / record.CHECKPOINTS / "old").write_text("old")
+    (folder / record.CHECKPOINTS).mkdir()
+    (folder / record.CHECKPOINTS / "old").write_text("old")
 
-    Recorder(tmp_path, CONFIG)
-    assert Record(tmp_path).rounds == [{"round": 1}]  # the same run: nothing is lost
-    assert (tmp_path / record.CHECKPOINTS / "old").is_file()
+    Recorder(folder, CONFIG)
+    assert Record(folder).rounds == [{"round": 1}]  # the same run: nothing is lost
+    assert (folder / record.CHECKPOINTS / "old").is_file()
 
-    other = Recorder(tmp_path, CONFIG | {"run_id": "two"})
-    assert [p.name for p in tmp_path.iterdir()] == [record.CONFIG]
+    other = Recorder(folder, CONFIG | {"run_id": "two"})
+    assert [p.name for p in folder.iterdir()] == [record.CONFIG]
     assert not other.finished
-    assert Record(tmp_path).config["run_id"] == "two"
+    assert Record(folder).config["run_id"] == "two"
 
 
 def test_streams_are_cut_back_to_the_offsets_of_a_checkpoint(tmp_path):
@@ -551,13 +551,18 @@ def test_streams_are_cut_back_to_the_offsets_of_a_checkpoint(tmp_path):
     for round in (1, 2):
         recorder.append(record.ROUNDS, {"round": round})
         recorder.append(record.TIMING, {"round": round, "seconds": 0.1})
-    offsets = recorder.offsets()
-    assert offsets == {name: (tmp_path / name).stat().st_size for name in (record.ROUNDS, record.TIMING)}
+    offsets = recorder.files()
+    contents = {name: (tmp_path / name).read_bytes() for name in (record.ROUNDS, record.TIMING)}
+    assert offsets == {
+        name: {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+        for name, content in contents.items()
+    }
     until = (tmp_path / record.ROUNDS).read_bytes()
     recorder.append(record.ROUNDS, {"round": 3})
-    (tmp_path / record.END).write_text("{}")
+    record.seal(tmp_path, "failed")
 
     again = Recorder(tmp_path, CONFIG)
+    assert again.fault(offsets) is None
     again.begin({}, offsets)
     assert (tmp_path / record.ROUNDS).read_bytes() == until
     assert not (tmp_path / record.END).exists()
@@ -571,7 +576,7 @@ def test_streams_are_cut_back_to_the_offsets_of_a_checkpoint(tmp_path):
 
 
 def test_end_is_written_last(tmp_path, monkeypatch):
-    """When end.json appears the streams are closed and the checkpoints are gone."""
+    """When end.json appears the streams are closed; until then there is a checkpoint to go on from."""
     recorder = Recorder(tmp_path, CONFIG)
     recorder.begin({}, {})
     recorder.append(record.ROUNDS, {"round": 1})
@@ -580,11 +585,11 @@ def test_end_is_written_last(tmp_path, monkeypatch):
 
     def watched(path, value):
         seen.append((path.name, (tmp_path / record.CHECKPOINTS).exists(), all(s.closed for s in streams.values())))
-        write_json(path, value)
+        write_sealed(path, value)
 
-    monkeypatch.setattr("heterobench.records.recorder.write_json", watched)
+    monkeypatch.setattr("heterobench.records.record.write_sealed", watched)
     recorder.end("finished")
-    assert seen == [(record.END, False, True)]
+    assert seen == [(record.END, True, True)]
 
 
 def test_a_failed_run_keeps_its_checkpoints_and_is_not_finished(tmp_path):

@@ -144,8 +144,9 @@ def test_the_four_tables_hold_every_run(trained, whole):
 
 
 def test_written_tables_are_what_a_report_reads(damaged, whole):
-    paths = write_evaluation(damaged, SCENARIO)
-    assert [path.parent.name for path in paths] == ["evaluation", "curves", "ledger", "outcomes"]
+    paths, told = write_evaluation(damaged, SCENARIO)
+    assert [path.parent.name for path in paths] == ["evaluation", "curves", "ledger", "outcomes", "evaluated"]
+    assert told == []
     found = report.read(damaged)
     pd.testing.assert_frame_equal(found.evaluation, whole.evaluation)
     pd.testing.assert_frame_equal(found.curves[SCENARIO], whole.curves)
@@ -262,9 +263,16 @@ def test_without_groups_only_what_is_always_measured(trained):
 
 
 def edit_rounds(folder, change):
-    """Change the lines of rounds.jsonl as somebody would by hand."""
+    """Another rounds.jsonl, as a run of another version might leave it."""
     lines = [json.loads(line) for line in (folder / record.ROUNDS).read_text().splitlines()]
     (folder / record.ROUNDS).write_text("".join(json.dumps(row) + "\n" for row in change(lines)))
+    seal_again(folder)
+    (folder.parent / "runs.json").unlink(missing_ok=True)
+
+
+def seal_again(folder):
+    end = record.Record(folder).end
+    record.seal(folder, end.pop("status"), **{key: value for key, value in end.items() if key != "sha256"})
 
 
 def without(name, rounds=EVALUATED):
@@ -286,7 +294,7 @@ def fail(folder):
     except ValueError:
         import traceback
 
-        write_json(folder / record.END, {"status": "failed", "digest": None, "error": traceback.format_exc()})
+        record.seal(folder, "failed", error=traceback.format_exc())
 
 
 def listed_as_failed(folder):
@@ -305,8 +313,11 @@ def listed_as_failed(folder):
             "missing",
             "not finished: 0 of 7 rounds",
         ),
-        (lambda f: write_json(f / record.END, {"status": "stopped", "rounds": 2}), "missing", "not finished: 7 of 7"),
-        (lambda f: (f / record.END).write_text("{"), "missing", "end.json: not a JSON object"),
+        (lambda f: record.seal(f, "stopped", rounds=2), "missing", "not finished: 7 of 7"),
+        (lambda f: (f / record.END).write_text("{"), "missing", "end.json: damaged: not a JSON object"),
+        (lambda f: write_json(f / record.END, {"status": "finished"}), "missing", "end.json: damaged"),
+        (lambda f: (f / record.CONFIG).write_text("[]"), "missing", "config.json: altered: expected sha256"),
+        (lambda f: (f / record.CONFIG).unlink(), "missing", "config.json is missing"),
         (fail, "failed", "ValueError: what went wrong"),
         (listed_as_failed, "failed", "RunError: no client can train"),
     ],
@@ -337,28 +348,28 @@ def test_runs_that_are_not_finished_have_no_values_and_stop_nothing(damaged, who
         ),
         (
             lambda f: (f / record.SELECTED).write_bytes(b"nothing"),
-            "selected.safetensors: not readable",
+            "selected.safetensors: altered: expected sha256",
             {"validation": {"ece", "client_accuracy_mean"}},
         ),
         (
             lambda f: edit_rounds(f, without("validation_loss")),
-            "rounds.jsonl: changed after the run had ended; rounds.jsonl: no validation_loss",
+            "rounds.jsonl: no validation_loss",
             {},
         ),
         (
             lambda f: edit_rounds(f, without("validation_accuracy")),
-            "rounds.jsonl: changed after the run had ended; rounds.jsonl: no validation_accuracy",
+            "rounds.jsonl: no validation_accuracy",
             {"last": {"validation_accuracy"}, "run": {"rounds_to_target", "bytes_to_target"}},
         ),
         (
             lambda f: edit_rounds(f, without("test_accuracy", (2, 6))),
-            "rounds.jsonl: changed after the run had ended; rounds.jsonl: no test_accuracy in 2 of 4 rounds",
+            "rounds.jsonl: no test_accuracy in 2 of 4 rounds",
             {},
         ),
         (
             lambda f: edit_rounds(f, lambda lines: [lines[0], "no object", *lines[1:]]),
-            "rounds.jsonl: changed after the run had ended; rounds.jsonl: 1 of 5 lines are damaged or come twice",
-            {},
+            "rounds.jsonl: not the lines of ascending rounds",
+            {"run": {"rounds", "bytes_up"}},
         ),
         (
             lambda f: (f / record.TIMING).unlink(),
@@ -367,8 +378,7 @@ def test_runs_that_are_not_finished_have_no_values_and_stop_nothing(damaged, who
         ),
         (lambda f: (f / record.ROUNDS).unlink(), "rounds.jsonl is missing", {"run": {"rounds", "bytes_up"}}),
         (lambda f: (f / record.PROVENANCE).unlink(), "provenance.json is missing", {}),
-        (lambda f: (f / record.CONFIG).write_text("[]"), "config.json: not a JSON object", {}),
-        (lambda f: record.snapshot(f, 6).unlink(), "snapshots: no model of round 6", {}),
+        (lambda f: record.snapshot(f, 6).unlink(), "snapshots/round-000006.safetensors is missing", {}),
     ],
 )
 def test_what_was_removed_from_a_record_is_told_and_the_rest_is_there(damaged, whole, damage, error, lost):
@@ -398,6 +408,8 @@ def test_a_model_of_another_net_is_told(damaged):
     folder, (data, model) = run_of(damaged, "scaffold"), judged(damaged)
     nine = replace(data.task.layout, shapes=(torch.Size([9, 64]), torch.Size([9])))
     saved_model.save(folder / record.FINAL, nine, model("scaffold", record.FINAL)[: sum(nine.sizes)], {})
+    seal_again(folder)
+    (folder.parent / "runs.json").unlink()
     error = entry(evaluate_scenario(damaged, SCENARIO), "scaffold", 0)["error"]
     assert error == "final.safetensors: 585 parameters, but the net has 650"
 

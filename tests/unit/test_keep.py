@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import shutil
+import subprocess
 
 import pytest
 
@@ -25,7 +26,7 @@ def run_of(benchmark, scenario, arm, seed, status="finished"):
     write_json(folder / record.PROVENANCE, origin)
     write_text(folder / record.ROUNDS, f"{scenario} {arm} {seed}\n")
     (folder / record.FINAL).write_bytes(f"model of {scenario} {arm} {seed}".encode())
-    write_json(folder / record.END, {"status": status})
+    record.seal(folder, status)
     return folder
 
 
@@ -52,7 +53,8 @@ def rows(path) -> list[dict[str, str]]:
 def test_tables_are_copied_and_every_run_has_its_digests(benchmark, tmp_path):
     written = keep(benchmark, ["published"], tmp_path / "kept")
     place = tmp_path / "kept" / benchmark.name / benchmark.preset
-    assert written == [place / "published.csv", place / "published.md", place / "records.csv"]
+    assert written == [place / name for name in ("published.csv", "published.md", "records.csv", "SHA256SUMS")]
+    subprocess.run(["sha256sum", "--check", "--strict", "SHA256SUMS"], cwd=place, check=True)
     assert (place / "published.md").read_text() == "published as md\n"
     found = rows(place / "records.csv")
     assert len(found) == 2 * 2 * 2
@@ -74,11 +76,11 @@ def test_what_comes_out_again_is_recognised(benchmark, tmp_path):
     assert list(differences(benchmark, tmp_path)) == []
     folder = benchmark.project.run(benchmark.name, benchmark.preset, one, "fedavg", 1)
     write_text(folder / record.ROUNDS, "others\n")
+    record.seal(folder, "finished")
     assert list(differences(benchmark, tmp_path)) == [f"{one} fedavg 1: other rounds"]
     (folder / record.FINAL).write_bytes(b"other")
-    write_json(
-        benchmark.project.run(benchmark.name, benchmark.preset, two, "fedavg", 0) / record.END, {"status": "failed"}
-    )
+    record.seal(folder, "finished")
+    record.seal(benchmark.project.run(benchmark.name, benchmark.preset, two, "fedavg", 0), "failed")
     assert list(differences(benchmark, tmp_path)) == [
         f"{one} fedavg 1: other rounds and model",
         f"{two} fedavg 0: not run here",

@@ -17,9 +17,10 @@ import pytest
 from heterobench.config.schema import EarlyStopping, Tuning
 from heterobench.errors import RunError
 from heterobench.keyed import generator
+from heterobench.longform import Evaluated, write
 from heterobench.report import labels, latex, outputs, reading, render, sections
 from heterobench.report.aggregate import aggregate
-from heterobench.report.data import read
+from heterobench.report.data import read, read_tables
 from heterobench.report.index import inline, page, write_report
 from heterobench.report.sections import cost, curves, partitions, provenance, results, runs, tuning
 from heterobench.report.svg import Drawings
@@ -660,15 +661,16 @@ def test_results_of_before_say_what_to_do(tmp_path, kind):
     benchmark = make_benchmark(tmp_path, {"iid": "IID"}, {"fedavg": "FedAvg"}, seeds=1)
     store(make_data(benchmark))
     shutil.rmtree(outputs.folder(benchmark) / kind)
-    with pytest.raises(RunError, match=rf"{kind}/.*parquet: no such file; let snakemake evaluate"):
+    with pytest.raises(RunError, match=rf"{kind}/.*parquet: is missing. What to do: heterobench evaluate"):
         read(benchmark)
 
 
 def test_a_ledger_of_before_says_what_to_do(tmp_path):
     benchmark = make_benchmark(tmp_path, {"iid": "IID"}, {"fedavg": "FedAvg"}, seeds=1)
     store(make_data(benchmark))
-    path = outputs.ledger_file(benchmark, benchmark.scenarios[0].name)
-    pd.read_parquet(path).drop(columns="dirty").to_parquet(path)
+    name = benchmark.scenarios[0].name
+    tables = read_tables(benchmark, name)
+    write(benchmark, name, Evaluated(**tables | {"ledger": tables["ledger"].drop(columns="dirty")}))
     with pytest.raises(RunError, match=r"'dirty'.*evaluate again"):
         read(benchmark)
 

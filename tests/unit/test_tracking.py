@@ -18,7 +18,7 @@ import pytest
 from heterobench.errors import TrackerError
 from heterobench.files import digest, write_json
 from heterobench.project import Project
-from heterobench.records.record import Record, line
+from heterobench.records.record import Record, line, seal
 from heterobench.tracking import entries, follow, importer, ui
 
 SCENARIO = "digits.iid.mlp.full"
@@ -50,8 +50,7 @@ def write_run(project, arm="fedavg", seed=0, rounds=3, status="finished", values
             timing.write(line({"round": r, "seconds": 2.0 * r, "time": start + 2 * r}))
     (folder / "rounds.jsonl").write_text(text)
     error = {"error": "RunError: diverged"} if status == "failed" else {}
-    end = {"status": status, "rounds": rounds, "seconds": 2.0 * rounds, "digest": digest(text)}
-    write_json(folder / "end.json", end | error)
+    seal(folder, status, rounds=rounds, seconds=2.0 * rounds, **error)
     return folder
 
 

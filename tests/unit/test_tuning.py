@@ -21,7 +21,7 @@ from heterobench.data.versioned import obtain
 from heterobench.errors import ConfigurationError, RunError
 from heterobench.files import read_json
 from heterobench.project import Project
-from heterobench.records.record import Record
+from heterobench.records.record import Record, seal
 from heterobench.training import run_job
 from heterobench.tuning import Score
 
@@ -209,6 +209,9 @@ def test_a_trial_that_is_best_on_the_test_set_alone_is_chosen_by_the_oracle_alon
                     line["metrics"] |= {"validation_accuracy": 0.5 + 0.1 * (number == 1), "test_accuracy": 0.4}
                     line["metrics"]["test_accuracy"] += 0.5 * (number == 2)
                 file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+                end = Record(file.parent).end
+                about = {key: end[key] for key in ("rounds", "seconds", "selected_round")}
+                seal(file.parent, end["status"], **about)  # a run that had these values from the beginning
         answers[rule] = tuned(benchmark)
     assert (answers["validation"]["chosen"], answers["validation"]["oracle"]) == (1, 2)
     assert (answers["oracle"]["chosen"], answers["oracle"]["rule"]) == (2, "oracle")

@@ -16,7 +16,7 @@ import pytest
 from heterobench.commands import watch
 from heterobench.files import write_json
 from heterobench.project import Project
-from heterobench.records.record import encode
+from heterobench.records.record import encode, seal
 
 CODE = (
     "import sys; from pathlib import Path; from heterobench.project import Project\n"
@@ -169,7 +169,7 @@ def test_states_of_a_silent_run(project):
 
 def test_run_killed_between_its_last_two_files_has_ended(project):
     folder = write_progress(project, pid=ended_pid(), updated=time.time() - 100)
-    write_json(folder / "end.json", {"status": "finished"})
+    seal(folder, "finished")
     assert once(project).endswith("1 finished\n")
 
 

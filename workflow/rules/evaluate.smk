@@ -7,6 +7,7 @@ rule evaluate:
         curves="results/{benchmark}/{preset}/curves/{scenario}.parquet",
         ledger="results/{benchmark}/{preset}/ledger/{scenario}.parquet",
         outcomes="results/{benchmark}/{preset}/outcomes/{scenario}.parquet",
+        evaluated="results/{benchmark}/{preset}/evaluated/{scenario}.json",
     log:
         "results/logs/{benchmark}/{preset}/evaluate/{scenario}.log",
     threads: CONFIG.threads

@@ -43,7 +43,8 @@ def evaluated(benchmark):
         for arm in benchmark.arms
         if benchmark.tuning
     ]
-    return tables + tuned
+    digests = [f"{folder}/evaluated/{s.name}.json" for s in benchmark.scenarios]
+    return tables + digests + tuned
 
 
 for benchmark in BENCHMARKS.values():

@@ -99,4 +99,7 @@ def make(hp: HyperParameters) -> Algorithm:
 
         return replace(collecting(base, head), serve=serve)
 
-    return replace(base, at=lambda phase: calibrating(phase.head) if phase.round == phase.rounds - 1 else base)
+    def at(phase):
+        return calibrating(phase.head) if phase.round == phase.rounds - 1 else base
+
+    return replace(base, at=at, tags=base.tags | {"length"})

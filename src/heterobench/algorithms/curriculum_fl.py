@@ -91,7 +91,7 @@ def choosing(hp: HyperParameters, base: Algorithm) -> Algorithm:
     def serve(server, up, info):
         return server | base.serve(server, up, info)
 
-    tags = base.tags | {"selective"}
+    tags = base.tags | {"selective", "length"}
     return replace(base, init_server=init_server, downlink=downlink, select=select, serve=serve, tags=tags)
 
 

@@ -22,7 +22,7 @@ from heterobench.project import Project
 def draw_partitions(project: Project, dataset: str, partition: str, seeds: list[int]) -> list[Path]:
     """Draw and store a partition of a prepared data set for each seed; returns the manifests' paths."""
     file = load(project, "partitions", partition, PartitionFile)
-    data = open_dataset(project, dataset)
+    data = open_dataset(project, dataset, verify=True)
     inputs = data.train_x if data.kind != "tokens" else None  # numbers of symbols have no mean
     make(project, dataset, data.hash, data.train_y, len(data.classes), file, partition, seeds, data.train, inputs)
     return [project.partition_manifest(dataset, partition, seed) for seed in seeds]

@@ -47,6 +47,12 @@ class Config(Strict):
         "float32", description="bfloat16: training's forward pass under autocast, for GPUs; part of a run's identity"
     )
     checkpoint_seconds: Seconds = Field(30, description="least time between two checkpoints of a run")
+    checkpoint_megabytes: NonNegative = Field(
+        100, description="largest checkpoint that a finished run keeps, for a longer one to go on from"
+    )
+    superseded: FewOrNone = Field(
+        2, description="records of other runs that are kept beside the one which has taken their place"
+    )
     failures: Literal["stop", "report"] = Field(
         "stop", description="report: a run that fails stands in the report as failed, and nothing stops for it"
     )

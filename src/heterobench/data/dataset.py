@@ -59,6 +59,8 @@ class Dataset:
 def open_dataset(project: Project, name: str, verify: bool = False) -> Dataset:
     """Open ``data/prepared/<name>`` in about a millisecond: sizes are checked, checksums only with `verify`.
 
+    Whoever computes results from the data verifies them, once in a process: a second for some 1.5 GB.
+
     Raises DataError where the prepared form is missing or not what its manifest says.
     """
     check_name(project, "datasets", name, "open_dataset")

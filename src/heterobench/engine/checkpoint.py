@@ -11,6 +11,7 @@ import hashlib
 import json
 import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -65,15 +66,37 @@ def save(folder: Path, state: RunState, extra: dict[str, Tensor], notes: dict[st
     return path
 
 
-def load(folder: Path, device="cpu") -> tuple[RunState, dict[str, Tensor], dict[str, Any]] | None:
-    """State, extra tensors and notes of the newest intact checkpoint, or None; damaged ones are reported."""
+def load(
+    folder: Path, device="cpu", fault: Callable[[RunState, dict[str, Any]], str | None] = lambda state, notes: None
+) -> tuple[RunState, dict[str, Tensor], dict[str, Any]] | None:
+    """State, extra tensors and notes of the newest intact checkpoint, or None; damaged ones are reported.
+
+    `fault`: why a state with its notes is of no use (what it goes with may be damaged, too), None where it is.
+    """
     for path in reversed(_kept(folder)):
         try:
-            return _read(path, device)
+            found = _read(path, device)
+            if (problem := fault(found[0], found[2])) is None:
+                return found
+            log.warning("%s: the run cannot go on from this checkpoint: %s", path, problem)
+            path.unlink()
         except (Damaged, SafetensorError) as error:
             log.warning("%s: damaged checkpoint (%s); the one before is used", path, error)
             path.unlink()  # it must not count among the last ones that are kept
     return None
+
+
+def size(state: RunState, extra: dict[str, Tensor]) -> int:
+    """Bytes that a checkpoint takes, a log of client states included."""
+    tensors = [*state.server.values(), *state.fresh.values(), *extra.values()]
+    return state.clients.size + sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def trim(folder: Path, state: RunState) -> None:
+    """Remove all checkpoints but the last, which is that of `state`."""
+    for old in _kept(folder)[:-1]:
+        old.unlink()
+    _tidy(folder, state.clients.log)
 
 
 def _kept(folder: Path) -> list[Path]:

@@ -330,6 +330,12 @@ class ClientStates(Mapping[int, State]):
         table = self._own()
         return table.log.path.name if isinstance(table, OnDisk) else None
 
+    @property
+    def size(self) -> int:
+        """Bytes of all states, of those in a log with the rows that are no longer used."""
+        table = self._own()
+        return table.log.length * table.log.layout.size if isinstance(table, OnDisk) else table.size
+
     def put(self, states: Mapping[int, State]) -> ClientStates:
         """These states, with `states` instead of those of the same clients. RunError where the disk is full."""
         if not states:

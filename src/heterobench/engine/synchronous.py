@@ -169,7 +169,8 @@ def _selected(
         return np.array([float(scores["loss"].double().mean()) for scores in scored])
 
     generator = keyed.generator(setting.seed, "selection", state.round)
-    given = Candidates(state.round, setting.budget.rounds, now.active, count, losses, generator)
+    rounds = setting.budget.rounds if "length" in setting.algorithm.tags else None
+    given = Candidates(state.round, rounds, now.active, count, losses, generator)
     server, chosen = algorithm.select(state.server, given)
     return replace(state, server=server), np.sort(chosen), asked
 

@@ -30,7 +30,8 @@ class Local:
         """The algorithm of a round; None where the method has ended before."""
         if self.algorithm.at is None:
             return self.algorithm
-        return self.algorithm.at(Phase(round, self.rounds, self.task.head, tuple(self.federation.pool.x.shape[1:])))
+        rounds = self.rounds if "length" in self.algorithm.tags else None
+        return self.algorithm.at(Phase(round, rounds, self.task.head, tuple(self.federation.pool.x.shape[1:])))
 
 
 class Work(NamedTuple):

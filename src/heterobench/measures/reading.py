@@ -1,4 +1,8 @@
-"""A run's record for an evaluation: every file read once, nothing raised; what is damaged or absent is told."""
+"""A run's record for an evaluation: every file read once, nothing raised; what is damaged or absent is told.
+
+Files are compared with the digests that end the run. One that is not what the run has left is told and counts as
+absent, so that no altered number comes any further.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +18,8 @@ from typing import Any
 
 import numpy as np
 
+from heterobench.errors import RunError
+from heterobench.files import altered, difference, read_sealed
 from heterobench.records import record
 
 FINISHED, FAILED, MISSING = "finished", "failed", "missing"
@@ -41,7 +47,8 @@ class Stream:
 class Reading:
     """What a run has left: `status` finished, failed or missing, and `problems`, in words.
 
-    Of a run that is not finished the streams are empty.
+    `damaged`: files of a run that has ended which are not as it left them. Of a run that is not finished the streams
+    are empty.
     """
 
     folder: Path
@@ -52,6 +59,22 @@ class Reading:
     end: Mapping[str, Any] = field(default_factory=dict)
     metrics: Stream = field(default_factory=lambda: Stream(np.zeros(0, np.int64), {}))
     timing: Stream = field(default_factory=lambda: Stream(np.zeros(0, np.int64), {}))
+    damaged: list[str] = field(default_factory=list)
+    _models: dict[str, bool] = field(default_factory=dict)
+
+    def left(self, name: str) -> bool:
+        """Whether the run has left a file of this name."""
+        return name in _digests(self.end)
+
+    def whole(self, name: str) -> bool:
+        """Whether a file that is not read here is as the run has left it; told, where it is not."""
+        if name not in self._models:
+            problem = difference(self.folder / name, _digests(self.end).get(name), name)
+            self._models[name] = problem is None
+            if problem:
+                self.problems.append(problem)
+                self.damaged.append(name)
+        return self._models[name]
 
     @property
     def run_id(self) -> str:
@@ -64,40 +87,52 @@ def read(folder: Path, failure: str | None = None, personal: bool = False) -> Re
     Personal models have no global test, so that a record without it is whole.
     """
     problems: list[str] = []
-    about = {name: _object(folder / name, problems) for name in (record.CONFIG, record.PROVENANCE)}
-    end = _object(folder / record.END, problems)
+    damaged: list[str] = []
+    end: Mapping[str, Any] = {}
+    try:
+        end = read_sealed(folder / record.END)
+    except FileNotFoundError:
+        pass
+    except (OSError, RunError) as error:
+        problems.append(str(error))
+        damaged.append(record.END)
+    digests, status = _digests(end), end.get("status", MISSING)
+    if status == FINISHED and not digests:
+        problems.append(f"{record.END}: no digests of the run's files")
+        damaged.append(record.END)
+    known = digests if end else None
+    about = {name: _object(folder / name, known, problems, damaged) for name in (record.CONFIG, record.PROVENANCE)}
     config, provenance = about[record.CONFIG] or {}, about[record.PROVENANCE] or {}
-    status = MISSING if end is None else end.get("status")
-    if status != FINISHED:
-        error = failure if end is None else error_line(str(end.get("error", ""))) if status == FAILED else None
-        damaged = [problem for problem in problems if problem.startswith(f"{record.END}:")]
-        told = [error] if error else damaged or [_unfinished(folder, config)]
-        return Reading(folder, FAILED if error else MISSING, told, config, provenance, end or {})
-    reading = Reading(folder, FINISHED, problems, config, provenance, end)
+    if status != FINISHED or {record.END, record.CONFIG} & {*damaged}:  # nobody can tell what a run without them is
+        error = failure if not end else error_line(str(end.get("error", ""))) if status == FAILED else None
+        told = [error] if error else problems if damaged else [_unfinished(folder, config)]
+        return Reading(folder, FAILED if error else MISSING, told, config, provenance, end, damaged=damaged)
+    reading = Reading(folder, FINISHED, problems, config, provenance, end, damaged=damaged)
     _streams(reading, ALWAYS + (() if personal else GLOBAL))
     return reading
 
 
+def _digests(end: Mapping[str, Any]) -> dict[str, str]:
+    found = end.get("sha256")
+    return found if isinstance(found, dict) else {}
+
+
 def _streams(reading: Reading, expected: tuple[str, ...]) -> None:
     """Fill in the two streams, and tell what is not as a run leaves it."""
-    folder, problems = reading.folder, reading.problems
-    text = _text(folder / record.ROUNDS, problems)
-    if text is not None:
-        digest = hashlib.sha256(text.encode()).hexdigest()
-        if reading.end.get("digest", digest) != digest:
-            problems.append(f"{record.ROUNDS}: changed after the run had ended")
-        rows, values = _rows(text, record.ROUNDS, problems)
-        reading.metrics = _stream(rows, [row.get("metrics") for row in values], record.ROUNDS, problems)
+    problems, digests = reading.problems, _digests(reading.end)
+    rows = _lines(reading.folder / record.ROUNDS, digests, problems, reading.damaged)
+    if rows is not None:
+        at = [row["round"] for row in rows]
+        reading.metrics = _stream(at, [row.get("metrics") for row in rows], record.ROUNDS, problems)
         gone = [name for name in expected if name not in reading.metrics.columns]
         if gone:
             problems.append(f"{record.ROUNDS}: no {', '.join(gone)}")
         rounds = len(reading.metrics.rounds)
         for name, absent in reading.metrics.absent.items():
             problems.append(f"{record.ROUNDS}: no {name} in {absent.sum()} of {rounds} rounds")
-    text = _text(folder / record.TIMING, problems)
-    if text is not None:
-        rows, values = _rows(text, record.TIMING, problems)
-        timing = _stream(rows, values, record.TIMING, [])  # it may hold words as well
+    rows = _lines(reading.folder / record.TIMING, digests, problems, reading.damaged)
+    if rows is not None:
+        timing = _stream([row["round"] for row in rows], rows, record.TIMING, [])  # it may hold words as well
         timing.columns.pop("round", None)
         if not np.array_equal(timing.rounds, reading.metrics.rounds):
             problems.append(f"{record.TIMING}: not of the rounds in {record.ROUNDS}")
@@ -105,22 +140,32 @@ def _streams(reading: Reading, expected: tuple[str, ...]) -> None:
         reading.timing = timing
 
 
-def _text(path: Path, problems: list[str]) -> str | None:
+def _content(path: Path, digests: Mapping[str, str] | None, problems: list[str], damaged: list[str]) -> bytes | None:
+    """A file that is as the run has left it; without `digests`, of a run that has not ended, as it is."""
     try:
-        return path.read_bytes().decode()
+        content = path.read_bytes()
+        expected = (digests or {}).get(path.name)
+        problem = altered(path.name, expected, hashlib.sha256(content).hexdigest()) if digests is not None else None
     except FileNotFoundError:
-        problems.append(f"{path.name} is missing")
-    except (OSError, UnicodeDecodeError) as error:
-        problems.append(f"{path.name}: not readable ({type(error).__name__})")
+        problem = f"{path.name} is missing"
+    except OSError as error:
+        problem = f"{path.name}: not readable ({error.strerror})"
+    if not problem:
+        return content
+    problems.append(problem)
+    if digests is not None:
+        damaged.append(path.name)
     return None
 
 
-def _object(path: Path, problems: list[str]) -> dict[str, Any] | None:
-    text = _text(path, problems)
-    if text is None:
+def _object(
+    path: Path, digests: Mapping[str, str] | None, problems: list[str], damaged: list[str]
+) -> dict[str, Any] | None:
+    content = _content(path, digests, problems, damaged)
+    if content is None:
         return None
     try:
-        found = json.loads(text)
+        found = json.loads(content)
     except ValueError:
         found = None
     if not isinstance(found, dict):
@@ -129,29 +174,22 @@ def _object(path: Path, problems: list[str]) -> dict[str, Any] | None:
     return found
 
 
-def _rows(text: str, name: str, problems: list[str]) -> tuple[list[int], list[dict[str, Any]]]:
-    """Rounds and lines of a stream, in ascending order of rounds; of a round that comes twice the later line."""
-    lines = text[: text.rfind("\n") + 1].splitlines()
-    try:
-        found = json.loads(f"[{','.join(lines)}]")  # all at once is several times as fast as line by line
-    except ValueError:
-        found = [_parsed(line) for line in lines]
-    good = {
-        row["round"]: row
-        for row in found
-        if isinstance(row, dict) and isinstance(row.get("round"), int) and isinstance(row.get("metrics", {}), dict)
-    }
-    if len(good) < len(lines):
-        problems.append(f"{name}: {len(lines) - len(good)} of {len(lines)} lines are damaged or come twice")
-    rounds = sorted(good)
-    return rounds, [good[round] for round in rounds]
-
-
-def _parsed(line: str) -> Any:
-    try:
-        return json.loads(line)
-    except ValueError:
+def _lines(
+    path: Path, digests: Mapping[str, str] | None, problems: list[str], damaged: list[str]
+) -> list[dict[str, Any]] | None:
+    """Lines of a stream, which has one for each round, in ascending order."""
+    content = _content(path, digests, problems, damaged)
+    if content is None:
         return None
+    try:
+        rows = record.lines(content)
+        numbers = [row["round"] for row in rows]
+        if all(isinstance(round, int) for round in numbers) and numbers == sorted({*numbers}):
+            return rows
+    except (ValueError, KeyError, TypeError):
+        pass
+    problems.append(f"{path.name}: not the lines of ascending rounds")
+    return None
 
 
 def _stream(rounds: list[int], rows: list[dict[str, Any] | None], name: str, problems: list[str]) -> Stream:
@@ -194,9 +232,10 @@ def _aligned(stream: Stream, rounds: np.ndarray) -> Stream:
 def _unfinished(folder: Path, config: Mapping[str, Any]) -> str:
     if not (folder / record.CONFIG).is_file():
         return "no record"
-    rounds = [row["round"] for row in _rows(_text(folder / record.ROUNDS, []) or "", record.ROUNDS, [])[1]]
+    rows = _lines(folder / record.ROUNDS, None, [], []) if (folder / record.ROUNDS).is_file() else []
+    done = "?" if rows is None else max((row["round"] for row in rows), default=0)
     budget = config.get("configuration", {}).get("budget", {}).get("rounds", "?")
-    return f"not finished: {max(rounds, default=0)} of {budget} rounds"
+    return f"not finished: {done} of {budget} rounds"
 
 
 def error_line(text: str) -> str:

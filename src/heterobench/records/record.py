@@ -10,10 +10,12 @@ Files in the directory of a run::
                         "evaluation" so far, "joules" of training so far (all ranks; left out where not known), "time"
                         (unix)}
     progress.json       round, rounds, metric, seconds left: for `heterobench watch`
-    checkpoints/        what a killed run goes on from; removed when the run has ended
+    checkpoints/        what a killed run goes on from; of a finished run the last one, where it is small enough: what
+                        a longer run, or one whose files were damaged, goes on from
     final.safetensors, selected.safetensors     models: last round, best round on validation data
     snapshots/round-<k>.safetensors     where they were asked for: global models along the way
-    end.json            written last: status, digest of rounds.jsonl, rounds, seconds
+    end.json            written last: status, rounds, seconds, "sha256" of each of the files above but progress and
+                        checkpoints, and its own digest ("seal"): who reads a run compares (`Record.damage`)
 
 A line of rounds.jsonl is {"round", "metrics"}. Beside scores and "train_loss" the metrics are what the run has cost so
 far: "bytes_up", "bytes_down"; "gradient_examples", the gradients of single examples that all clients computed; "flops",
@@ -30,21 +32,45 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from heterobench.files import read_json
+from heterobench.errors import RunError
+from heterobench.files import difference, file_digest, read_json, read_sealed, write_sealed
 
 CONFIG, PROVENANCE, ROUNDS, TIMING = "config.json", "provenance.json", "rounds.jsonl", "timing.jsonl"
 PROGRESS, CHECKPOINTS, END = "progress.json", "checkpoints", "end.json"
 FINAL, SELECTED, SNAPSHOTS = "final.safetensors", "selected.safetensors", "snapshots"
+REPEATABLE = (ROUNDS, FINAL, SELECTED)  # the same inputs give the same bytes
+
+
+def snapshot_name(round: int) -> str:
+    return f"{SNAPSHOTS}/round-{round:06d}.safetensors"
 
 
 def snapshot(folder: Path, round: int) -> Path:
-    return folder / SNAPSHOTS / f"round-{round:06d}.safetensors"
+    return folder / snapshot_name(round)
 
 
 def snapshots(folder: Path) -> dict[int, Path]:
     """Round -> file of the models that a run kept along its way, in ascending order."""
     files = sorted((folder / SNAPSHOTS).glob("round-*.safetensors"))
     return {int(file.stem.removeprefix("round-")): file for file in files}
+
+
+def checkpoints(folder: Path) -> dict[Path, int]:
+    """Checkpoints of a run, in ascending order, and the round after which each was made."""
+    files = sorted((folder / CHECKPOINTS).glob("round-*.safetensors"))
+    return {file: int(file.stem.split("-")[1]) for file in files}
+
+
+def left(folder: Path) -> list[str]:
+    """Names of the files that a run leaves, of those that are there."""
+    models = [FINAL, SELECTED, *(path.relative_to(folder).as_posix() for path in snapshots(folder).values())]
+    return [name for name in (CONFIG, PROVENANCE, ROUNDS, TIMING, *models) if (folder / name).is_file()]
+
+
+def seal(folder: Path, status: str, **more: Any) -> None:
+    """Write ``end.json``, which ends a run, with the digests of everything that the run leaves."""
+    digests = {name: file_digest(folder / name) for name in left(folder)}
+    write_sealed(folder / END, {"status": status, "sha256": digests} | more)
 
 
 def encode(value: Any) -> Any:
@@ -72,12 +98,23 @@ def line(row: dict[str, Any]) -> str:
     return json.dumps(encode(row), sort_keys=True, separators=(",", ":")) + "\n"
 
 
+def lines(content: bytes) -> list[dict[str, Any]]:
+    """All complete lines of a stream, numbers that are not finite still as strings; ValueError where it is none.
+
+    A last line without its end (the process was killed while writing) is left out.
+    """
+    text = content[: content.rfind(b"\n") + 1].decode()
+    return json.loads(f"[{','.join(text.splitlines())}]")  # all at once is several times as fast as line by line
+
+
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """All complete lines; a last line without its end (the process was killed while writing) is left out."""
+    """The lines of a stream; none where there is no file. RunError where it holds something else."""
     if not Path(path).is_file():
         return []
-    text = Path(path).read_text(encoding="utf-8")
-    return [decode(json.loads(row)) for row in text[: text.rfind("\n") + 1].splitlines()]
+    try:
+        return decode(lines(Path(path).read_bytes()))
+    except ValueError as error:
+        raise RunError(f"{path}: damaged: not the lines of a record ({error})") from None
 
 
 @dataclass(frozen=True)
@@ -105,11 +142,27 @@ class Record:
 
     @property
     def end(self) -> dict[str, Any] | None:
-        """None while the run goes on, or when it was killed."""
+        """None while the run goes on, or when it was killed. RunError where it is damaged."""
         path = self.folder / END
-        return read_json(path) if path.is_file() else None
+        return read_sealed(path) if path.is_file() else None
 
     @property
     def finished(self) -> bool:
         """Ended, and not by an error."""
         return (end := self.end) is not None and end["status"] == "finished"
+
+    def damage(self, *names: str) -> list[str]:
+        """What is not as the run has left it when it ended: a line for each file, of `names` alone where there are any.
+
+        Empty where all is, and where the run has not ended.
+        """
+        try:
+            end = self.end
+        except RunError as error:
+            return [str(error)]
+        if end is None:
+            return []
+        if not isinstance(digests := end.get("sha256"), dict):
+            return [f"{END}: no digests of the run's files"]
+        found = (difference(self.folder / name, digests.get(name), name) for name in names or digests)
+        return [problem for problem in found if problem]

@@ -2,63 +2,97 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
-import shutil
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from heterobench.errors import RunError
-from heterobench.files import file_digest, read_json, write_json, writing
-from heterobench.records import record
+from heterobench.files import altered, difference, write_json, writing
+from heterobench.records import record, saved_model
+from heterobench.records.succession import KEEP, settle
 
 PROGRESS_SECONDS = 0.5
+STREAMS = (record.ROUNDS, record.TIMING)
 
 
 class Recorder:
     """Appends to the record of one run; opened anew it goes on where a checkpoint says.
 
-    A directory that belongs to another run (other configuration, data, code) is emptied first.
+    What a directory holds that is not empty is settled first: see `heterobench.records.succession`.
     """
 
-    def __init__(self, folder: Path, config: dict[str, Any]):
+    def __init__(self, folder: Path, config: dict[str, Any], bound: str = "", keep: int = KEEP):
         self.folder, self.config = folder, config
         self._told = 0.0
         self._streams: dict[str, Any] = {}
-        known = folder / record.CONFIG
-        if not known.is_file() or read_json(known)["run_id"] != config["run_id"]:
-            shutil.rmtree(folder, ignore_errors=True)
-            write_json(known, config)
+        self._digests: dict[str, Any] = {}
+        self._models: dict[str, str | None] = {}
+        settle(folder, config, bound, keep)
 
     @property
     def finished(self) -> bool:
         return record.Record(self.folder).finished
 
-    def begin(self, provenance: dict[str, Any], offsets: dict[str, int]) -> None:
-        """Cut the streams back to `offsets` (bytes, by file name; 0 where absent) and open them for appending."""
+    def begin(
+        self, provenance: dict[str, Any], files: dict[str, Any] | None = None, snapshots: Iterable[int] = ()
+    ) -> None:
+        """Make the record what it was when `files` (`files()`, kept in a checkpoint) were told, and open its streams.
+
+        Without a checkpoint the record is empty. `snapshots`: rounds whose models belong to it, where there are any.
+        """
+        files = files or {}
         write_json(self.folder / record.PROVENANCE, provenance)
         (self.folder / record.END).unlink(missing_ok=True)
-        for name in (record.ROUNDS, record.TIMING):
+        for name in STREAMS:
             stream = open(self.folder / name, "ab")  # noqa: SIM115  open for the length of the run
-            if stream.tell() < offsets.get(name, 0):
-                raise RunError(
-                    f"{self.folder / name}: {stream.tell()} bytes, but the checkpoint was written after "
-                    f"{offsets[name]}. What to do: remove {self.folder}, and the run starts anew"
-                )
-            stream.truncate(offsets.get(name, 0))
+            stream.truncate(files.get(name, {}).get("bytes", 0))
             self._streams[name] = stream
+            self._digests[name] = hashlib.sha256((self.folder / name).read_bytes())
+        for round, path in record.snapshots(self.folder).items():
+            if round in snapshots and record.snapshot_name(round) in files:
+                saved_model.note(path, {"run_id": self.config["run_id"], "round": round})
+                self.keep(path)
+            else:
+                path.unlink()
 
     def append(self, name: str, row: dict[str, Any]) -> None:
         line = record.line(row).encode()
         with writing(self.folder / name, len(line)):
             self._streams[name].write(line)
             self._streams[name].flush()
+        self._digests[name].update(line)
 
-    def offsets(self) -> dict[str, int]:
-        """Bytes written so far, safely on disk: what a checkpoint has to remember."""
+    def keep(self, path: Path) -> None:
+        """Tell of a model that was kept along the way."""
+        self._models[path.relative_to(self.folder).as_posix()] = saved_model.content(path)
+
+    def files(self) -> dict[str, dict[str, Any]]:
+        """What was written so far and is safely on disk, with digests: what a checkpoint has to remember."""
         for stream in self._streams.values():
             os.fsync(stream.fileno())
-        return {name: os.fstat(stream.fileno()).st_size for name, stream in self._streams.items()}
+        found = {name: {"sha256": digest} for name, digest in self._models.items()}
+        for name, stream in self._streams.items():
+            found[name] = {"bytes": os.fstat(stream.fileno()).st_size, "sha256": self._digests[name].hexdigest()}
+        return found
+
+    def fault(self, files: dict[str, dict[str, Any]]) -> str | None:
+        """What of `files` is no longer as it was told; None where all is, and a run can go on with them."""
+        for name, about in files.items():
+            if name not in STREAMS:
+                same = saved_model.content(self.folder / name) == about["sha256"]
+                problem = None if same else f"{name}: altered or missing"
+            elif not (self.folder / name).is_file():
+                problem = f"{name} is missing"
+            else:
+                with open(self.folder / name, "rb") as stream:
+                    found = hashlib.sha256(stream.read(about["bytes"])).hexdigest()
+                problem = altered(f"the first {about['bytes']} bytes of {name}", about["sha256"], found)
+            if problem:
+                return problem
+        return None
 
     def progress(self, round: int, rounds: int, seconds: float, metric: tuple[str, float], status: str) -> None:
         """Tell `heterobench watch`; at most twice a second while the run goes on."""
@@ -88,10 +122,14 @@ class Recorder:
             stream.close()
 
     def end(self, status: str, **more: Any) -> None:
-        """Close the streams; `end.json` is written last, and only a run that has it has ended."""
+        """Close the streams; `end.json` is written last, and only a run that has it has ended.
+
+        RunError where the streams of a finished run are not what was appended to them.
+        """
         self.close()
-        if status == "finished":
-            shutil.rmtree(self.folder / record.CHECKPOINTS, ignore_errors=True)
-        rounds = self.folder / record.ROUNDS
-        digest = file_digest(rounds) if rounds.is_file() else None
-        write_json(self.folder / record.END, {"status": status, "digest": digest} | more)
+        for name, digest in self._digests.items():
+            problem = difference(self.folder / name, digest.hexdigest())
+            if problem and status == "finished":
+                when = f"{problem}, while the run went on"
+                raise RunError(f"{self.folder}: {when}. What to do: check the disk, then start the run again")
+        record.seal(self.folder, status, **more)

@@ -7,6 +7,7 @@ an arbitrary order, and equal models would have unequal bytes.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,30 @@ def save(path: Path, layout: Layout, theta: Tensor, notes: dict[str, Any]) -> No
     }
     with atomic(path) as temporary:
         save_file(tensors, temporary, {"heterobench": json.dumps(notes | {"personal": personal}, sort_keys=True)})
+
+
+def content(path: Path) -> str | None:
+    """sha256 of the names, shapes and numbers in a file of models, its notes aside; None where there are none."""
+    try:
+        stored = path.read_bytes()
+        start = 8 + int.from_bytes(stored[:8], "little")  # the header's length, the header, the numbers
+        header = json.loads(stored[8:start])
+        del header["__metadata__"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return hashlib.sha256(json.dumps(header, sort_keys=True).encode() + stored[start:]).hexdigest()
+
+
+def note(path: Path, notes: dict[str, Any]) -> None:
+    """Write other `notes` into a file of models; one that has them already is left as it is."""
+    with safe_open(path, framework="pt") as stored:
+        about = json.loads(stored.metadata()["heterobench"])
+        tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
+    wanted = notes | {"personal": about["personal"]}
+    if about == wanted:
+        return
+    with atomic(path) as temporary:
+        save_file(tensors, temporary, {"heterobench": json.dumps(wanted, sort_keys=True)})
 
 
 def load(path: Path, layout: Layout, device="cpu") -> Tensor:

@@ -12,8 +12,8 @@ from typing import Any
 import pandas as pd
 
 from heterobench.errors import RunError
-from heterobench.files import json_object
-from heterobench.records.record import PROVENANCE, decode
+from heterobench.files import difference, read_sealed
+from heterobench.records.record import CONFIG, END, PROVENANCE, Record, decode
 from heterobench.report import outputs
 from heterobench.report.aggregate import aggregate
 from heterobench.report.table import Source
@@ -72,21 +72,44 @@ class ReportData:
     def provenance(self) -> dict[tuple[str, str, int], dict[str, Any]]:
         """(scenario, arm, seed) -> code, packages, hardware and energy meter of each finished run that tells them."""
         benchmark = self.benchmark
-        files = {
-            key: benchmark.project.run(benchmark.name, benchmark.preset, *key) / PROVENANCE
+        records = {
+            key: Record(benchmark.project.run(benchmark.name, benchmark.preset, *key))
             for key, row in self.runs.items()
             if row["status"] == FINISHED
         }
-        return {key: found for key, file in files.items() if (found := json_object(file)) is not None}
+        return {key: found.provenance for key, found in records.items() if _tells(found, self.runs[key]["run_id"])}
 
 
-def read_parquet(path: Path, benchmark: Benchmark) -> pd.DataFrame:
-    """Raises RunError where the file is missing."""
+TABLES = {
+    "evaluation": outputs.evaluation_file,
+    "curves": outputs.curve_file,
+    "ledger": outputs.ledger_file,
+    "outcomes": outputs.outcome_file,
+}
+
+
+def read_tables(benchmark: Benchmark, scenario: str) -> dict[str, pd.DataFrame]:
+    """The tables of a scenario by name. RunError where one is missing, or not the one that was written."""
+    paths = {name: path(benchmark, scenario) for name, path in TABLES.items()}
+    again = f"heterobench evaluate --benchmark {benchmark.name} --preset {benchmark.preset} --scenario {scenario}"
+    shown, file = outputs.folder(benchmark).relative_to(benchmark.project.root), outputs.evaluated_file
     try:
-        return pd.read_parquet(path)
+        digests = read_sealed(file(benchmark, scenario))["sha256"]
+        problems = [difference(path, digests[name], f"{name}/{path.name}") for name, path in paths.items()]
     except FileNotFoundError:
-        shown = path.relative_to(benchmark.project.root)
-        raise RunError(f"{shown}: no such file; let snakemake evaluate the runs first") from None
+        raise RunError(f"{shown}: {scenario} has not been evaluated. What to do: run snakemake, or {again}") from None
+    except RunError as error:
+        problems = [f"{file(benchmark, scenario).parent.name}/{error}"]
+    if problem := next(filter(None, problems), None):
+        raise RunError(f"{shown}/{problem}. What to do: {again}")
+    return {name: pd.read_parquet(path) for name, path in paths.items()}
+
+
+def _tells(found: Record, run_id: str) -> bool:
+    """Whether a record is that of the run which was evaluated, and its provenance what it has left."""
+    names = (CONFIG, PROVENANCE)
+    there = all((found.folder / name).is_file() for name in (*names, END))
+    return there and not found.damage(*names) and found.config["run_id"] == run_id
 
 
 def read(benchmark: Benchmark) -> ReportData:
@@ -95,16 +118,8 @@ def read(benchmark: Benchmark) -> ReportData:
     Raises RunError, which names the file, where a scenario has not been evaluated, or was evaluated by a version that
     did not write all that a report needs.
     """
-    names = [scenario.name for scenario in benchmark.scenarios]
-    of = {
-        kind: {name: read_parquet(path(benchmark, name), benchmark) for name in names}
-        for kind, path in (
-            ("evaluation", outputs.evaluation_file),
-            ("curves", outputs.curve_file),
-            ("ledger", outputs.ledger_file),
-            ("outcomes", outputs.outcome_file),
-        )
-    }
+    tables = {scenario.name: read_tables(benchmark, scenario.name) for scenario in benchmark.scenarios}
+    of = {kind: {name: found[kind] for name, found in tables.items()} for kind in TABLES}
     ledger = pd.concat(of["ledger"].values(), ignore_index=True)
     if missing := set(LEDGER) - set(ledger.columns):
         raise RunError(
@@ -123,4 +138,13 @@ def read_tuning(benchmark: Benchmark) -> dict[tuple[str, str], dict[str, Any]]:
         for scenario in benchmark.scenarios
         for arm in benchmark.arms
     }
-    return {key: decode(found) for key, path in files.items() if (found := json_object(path)) is not None}
+    return {key: decode(_choice(benchmark, *key, path)) for key, path in files.items() if path.is_file()}
+
+
+def _choice(benchmark: Benchmark, scenario: str, arm: str, path: Path) -> dict[str, Any]:
+    try:
+        return read_sealed(path)
+    except RunError as error:
+        again = f"heterobench tune --benchmark {benchmark.name} --preset {benchmark.preset} --scenario {scenario}"
+        shown = path.parent.relative_to(benchmark.project.root)
+        raise RunError(f"{shown}/{error}. What to do: {again} --algorithm {arm}") from None

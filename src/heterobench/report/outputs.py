@@ -34,6 +34,11 @@ def outcome_file(benchmark: Benchmark, scenario: str) -> Path:
     return folder(benchmark) / "outcomes" / f"{scenario}.parquet"
 
 
+def evaluated_file(benchmark: Benchmark, scenario: str) -> Path:
+    """Digests of the four tables of a scenario, written when they are whole."""
+    return folder(benchmark) / "evaluated" / f"{scenario}.json"
+
+
 def tuning_file(benchmark: Benchmark, scenario: str, arm: str) -> Path:
     """What tuning tried and chose."""
     return benchmark.project.tuning(benchmark.name, benchmark.preset, scenario, arm) / "chosen.json"

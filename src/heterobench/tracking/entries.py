@@ -133,7 +133,7 @@ def points(record: Record, start: float) -> list[tuple[str, float, int, int]]:
 
 def version(end: dict[str, Any]) -> str:
     """Changes when the record does (a failed run was repeated), so that the tracker's copy is renewed."""
-    return digest({key: end.get(key) for key in ("status", "rounds", "digest", "error")})[:16]
+    return digest({key: end.get(key) for key in ("status", "rounds", "sha256", "error")})[:16]
 
 
 def files_version(files: list[Path], root: Path) -> str:

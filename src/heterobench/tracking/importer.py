@@ -22,7 +22,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from heterobench.errors import TrackerError
+from heterobench.errors import RunError, TrackerError
 from heterobench.files import leftover
 from heterobench.project import Project
 from heterobench.records.record import CONFIG, PROVENANCE, ROUNDS, TIMING, Record
@@ -136,7 +136,7 @@ def readable(folder: Path, failed: list[str]) -> Iterator[None]:
     """A record that cannot be read becomes a line in `failed`."""
     try:
         yield
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RunError) as error:
         failed.append(f"{folder}: {type(error).__name__}: {error}")
 
 
@@ -161,6 +161,8 @@ def identity(folder: Path) -> tuple[str, str]:
 def read_entry(folder: Path) -> Entry:
     """The record in `folder` as the tracker wants it."""
     record = Record(folder)
+    if damage := record.damage():
+        raise RunError(f"{'; '.join(damage)}. What to do: let heterobench train make it again")
     config, end = record.config, record.end
     provenance = record.provenance if (folder / PROVENANCE).is_file() else {}
     timing = record.timing

@@ -1,0 +1,252 @@
+"""Results are evidence: what a run, an evaluation, a checkpoint or a data set has left is compared whenever it is read.
+
+Digests are computed here, with hashlib, from the files themselves; numbers are those of the untouched record.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from heterobench import cli, resolve, training
+from heterobench.commands.single import draw_partitions
+from heterobench.data.fetch import fetch
+from heterobench.data.prepare import prepare
+from heterobench.errors import DataError, RunError
+from heterobench.evaluation import evaluate_scenario
+from heterobench.project import Project
+from heterobench.report import data as report
+
+REPOSITORY = Path(__file__).parents[2]
+TABLE = """
+title: Evidence
+presets:
+  mini:
+    seeds: 1
+    scenarios: [{dataset: digits, model: softmax, partition: iid}]
+    budget: {rounds: 4, local_epochs: 1, batch_size: 64}
+    snapshots: 3
+    algorithms: [fedavg, scaffold]
+"""
+SCENARIO = "digits.iid.softmax.full"
+REPEATABLE = ("rounds.jsonl", "final.safetensors", "selected.safetensors", "snapshots/round-000001.safetensors")
+LEFT = ("config.json", "provenance.json", "timing.jsonl", *REPEATABLE)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    project = Project(tmp_path_factory.mktemp("evidence"))
+    shutil.copytree(REPOSITORY / "params", project.params)
+    (project.params / "config.yaml").write_text("benchmarks: [evidence]\ndevice: cpu\ncheckpoint_seconds: 0\n")
+    (project.params / "benchmarks" / "evidence.yaml").write_text(TABLE)
+    fetch(project, "digits")
+    prepare(project, "digits")
+    draw_partitions(project, "digits", "iid", [0])
+    train(project)
+    return project
+
+
+@pytest.fixture
+def project(trained, tmp_path):
+    """A copy, to be damaged."""
+    shutil.copytree(trained.root, tmp_path / "copy")
+    return Project(tmp_path / "copy")
+
+
+def benchmark_of(project):
+    return resolve.benchmark(project, "evidence", "mini")
+
+
+def train(project, arm=None):
+    benchmark = benchmark_of(project)
+    for job in benchmark.jobs():
+        if arm in (None, job.arm.name):
+            training.run_job(job, benchmark.seeds, resolve.config(project))
+
+
+def folder_of(project, arm="fedavg"):
+    return project.run("evidence", "mini", SCENARIO, arm, 0)
+
+
+def ledger(project, arm="fedavg"):
+    rows = evaluate_scenario(benchmark_of(project), SCENARIO).ledger
+    (row,) = rows[rows.arm == arm].to_dict("records")
+    return row
+
+
+def sha256(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def flip(path, at=-3):
+    content = bytearray(path.read_bytes())
+    content[at] ^= 1
+    path.write_bytes(content)
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-40])
+
+
+def remove(path):
+    path.unlink()
+
+
+def altered_digit(path):
+    """Another number in a record: still JSON, still a plausible value."""
+    text = path.read_text()
+    at = text.index("0.") + 4
+    path.write_text(f"{text[:at]}{(int(text[at]) + 1) % 10}{text[at + 1 :]}")
+
+
+def test_what_ends_a_run_has_the_digest_of_every_file_that_it_leaves(trained):
+    folder = folder_of(trained)
+    end = json.loads((folder / "end.json").read_text())
+    left = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
+    left = {name for name in left if not name.startswith("checkpoints/")} - {"end.json", "progress.json"}
+    assert {*LEFT} < left  # and the snapshots of the other rounds
+    assert end["sha256"] == {name: sha256(folder / name) for name in left}
+    (line,) = json.loads((folder.parent / "runs.json").read_text())
+    assert line["sha256"] == {name: sha256(folder / name) for name in REPEATABLE[:3]}
+
+
+def test_an_altered_model_changes_no_published_number(project, monkeypatch, capsys):
+    """Four bytes of both models: the numbers are those of the record, and the ledger has both digests."""
+    folder = folder_of(project)
+    rows = [json.loads(line) for line in (folder / "rounds.jsonl").read_text().splitlines()]
+    before = {}
+    for name in ("final.safetensors", "selected.safetensors"):
+        before[name] = sha256(folder / name)
+        content = bytearray((folder / name).read_bytes())
+        content[-400:-396] = b"\x00\x00\x80\x7e"
+        (folder / name).write_bytes(content)
+    found = evaluate_scenario(benchmark_of(project), SCENARIO)
+    values = found.evaluation[(found.evaluation.arm == "fedavg") & (found.evaluation.selection == "last")]
+    values = dict(zip(values.metric, values.value, strict=True))
+    assert values.pop("round") == 4
+    assert values == {name: rows[-1]["metrics"][name] for name in values}
+    assert "test_accuracy" in values
+    row = ledger(project)
+    for name, digest in before.items():
+        assert f"{name}: altered: expected sha256 {digest}, found {sha256(folder / name)}" in row["error"]
+    assert "fedavg" not in set(found.outcomes.arm)
+
+    monkeypatch.setenv("HETEROBENCH_ROOT", str(project.root))
+    arguments = ["--benchmark", "evidence", "--scenario", SCENARIO]
+    assert cli.main(["evaluate", *arguments]) == 1
+    assert before["final.safetensors"] in (told := capsys.readouterr().err)
+    assert "heterobench train --benchmark evidence --preset mini" in told
+    assert not (folder.parent / "runs.json").exists()  # so the next snakemake trains
+    assert (folder_of(project, "scaffold").parent / "runs.json").is_file()
+    assert cli.main(["train", *arguments, "--algorithm", "fedavg"]) == 0
+    assert {name: sha256(folder / name) for name in before} == before
+    assert cli.main(["evaluate", *arguments]) == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"), [*((name, flip) for name in LEFT), ("rounds.jsonl", cut), *((n, remove) for n in LEFT[3:])]
+)
+def test_damage_is_told_by_evaluation_and_mended_by_training(project, name, damage, caplog):
+    folder = folder_of(project)
+    before = {each: sha256(folder / each) for each in REPEATABLE}
+    manifest = (folder.parent / "runs.json").read_bytes()
+    damage(folder / name)
+    problem = f"{name} is missing" if damage is remove else f"{name}: altered"
+    row = ledger(project)
+    assert problem in row["error"]
+    assert row["status"] == ("missing" if name == "config.json" else "finished")
+    train(project, "fedavg")
+    assert f"{folder}: {problem}" in caplog.text or name == "config.json"  # which is known without the file
+    assert "again" in caplog.text
+    assert {each: sha256(folder / each) for each in REPEATABLE} == before
+    assert (folder.parent / "runs.json").read_bytes() == manifest
+    row = ledger(project)
+    assert (row["status"], row["error"]) == ("finished", "")
+
+
+@pytest.mark.parametrize("damage", [altered_digit, flip, cut])
+def test_an_altered_end_ends_nothing(project, damage):
+    folder = folder_of(project)
+    before = {each: sha256(folder / each) for each in REPEATABLE}
+    damage(folder / "end.json")
+    row = ledger(project)
+    assert row["status"] == "missing"
+    assert row["error"].startswith("end.json: ")
+    train(project, "fedavg")
+    assert {each: sha256(folder / each) for each in REPEATABLE} == before
+    assert ledger(project)["error"] == ""
+
+
+def test_a_manifest_with_other_digests_is_told(project):
+    path = folder_of(project).parent / "runs.json"
+    (line,) = json.loads(path.read_text())
+    line["sha256"]["final.safetensors"] = "0" * 64
+    path.write_text(json.dumps([line]))
+    assert (
+        f"runs.json and end.json differ: final.safetensors: altered: expected sha256 {'0' * 64}"
+        in ledger(project)["error"]
+    )
+
+
+@pytest.mark.parametrize("name", ["rounds.jsonl", "timing.jsonl", "snapshots/round-000001.safetensors"])
+def test_what_was_altered_before_a_run_goes_on_is_not_gone_on_from(project, name, caplog):
+    """A run that stops after two rounds, a changed number in what it has written, and the rest of its rounds."""
+    folder = folder_of(project)
+    before = {each: sha256(folder / each) for each in REPEATABLE}
+    shutil.rmtree(folder)
+    job, config = benchmark_of(project).job(SCENARIO, "fedavg"), resolve.config(project)
+    with training.workplace(job, config) as place:
+        assert training.run(job, 0, config, *place, 2) is None
+    (altered_digit if name.endswith("jsonl") else flip)(folder / name)
+    train(project, "fedavg")
+    assert {each: sha256(folder / each) for each in REPEATABLE} == before
+    assert "the run cannot go on from this checkpoint" in caplog.text
+    assert name in caplog.text
+    assert ledger(project)["error"] == ""
+
+
+@pytest.mark.parametrize("table", ["evaluation", "curves", "ledger", "outcomes"])
+def test_a_report_refuses_tables_that_were_altered_after_the_evaluation(project, monkeypatch, table):
+    monkeypatch.setenv("HETEROBENCH_ROOT", str(project.root))
+    assert cli.main(["evaluate", "--benchmark", "evidence", "--scenario", SCENARIO]) == 0
+    benchmark = benchmark_of(project)
+    report.read(benchmark)
+    path = project.benchmark("evidence", "mini") / table / f"{SCENARIO}.parquet"
+    expected, frame = sha256(path), pd.read_parquet(path)
+    if table in ("evaluation", "curves"):
+        frame.loc[0, "value"] = np.nextafter(frame.value[0], 1)
+    elif table == "ledger":
+        frame.loc[0, "status"] = "failed"
+    else:
+        frame["correct"] = [~np.asarray(correct) for correct in frame.correct]
+    frame.to_parquet(path, index=False)
+    with pytest.raises(RunError) as error:
+        report.read(benchmark)
+    assert f"{table}/{path.name}: altered: expected sha256 {expected}, found {sha256(path)}" in str(error.value)
+    assert f"heterobench evaluate --benchmark evidence --preset mini --scenario {SCENARIO}" in str(error.value)
+
+
+def test_provenance_of_another_run_or_an_altered_one_is_not_shown(project, monkeypatch):
+    monkeypatch.setenv("HETEROBENCH_ROOT", str(project.root))
+    assert cli.main(["evaluate", "--benchmark", "evidence", "--scenario", SCENARIO]) == 0
+    assert len(report.read(benchmark_of(project)).provenance) == 2
+    path = folder_of(project) / "provenance.json"
+    path.write_text(path.read_text().replace('"dirty": ', '"dirty":  '))
+    assert list(report.read(benchmark_of(project)).provenance) == [(SCENARIO, "scaffold", 0)]
+
+
+def test_altered_data_are_neither_trained_nor_judged_on(project):
+    path = project.prepared("digits") / "train_x.npy"
+    flip(path)
+    shutil.rmtree(folder_of(project))
+    for use in (train, ledger):
+        with pytest.raises(DataError, match=r"digits/train_x\.npy: altered: expected sha256"):
+            use(project)
+    with pytest.raises(DataError, match=r"train_x\.npy: altered"):
+        draw_partitions(project, "digits", "iid", [0])
