@@ -31,12 +31,14 @@ TITLES = {
 }
 
 
-@pytest.fixture(scope="module", params=TITLES)
-def data(request, tmp_path_factory):
-    title = TITLES[request.param]
+FIGURES = [key if key in ("one word", "formula") else pytest.param(key, marks=pytest.mark.slow) for key in TITLES]
+
+
+def made(key, root):
+    title = TITLES[key]
     arms = {"fedavg": title, "fedprox": f"{title[:-1]}.", "scaffold": f"{title[:-1]}!"}
     partitions = {"iid": title, "dirichlet-0.1": f"{title[:-1]}?"}
-    return make_data(make_benchmark(tmp_path_factory.mktemp("layout"), partitions, arms, seeds=2, rounds=4))
+    return make_data(make_benchmark(root, partitions, arms, seeds=2, rounds=4))
 
 
 def inside(figure) -> None:
@@ -49,7 +51,9 @@ def inside(figure) -> None:
         assert box.y1 <= figure.bbox.height + 1, text
 
 
-def test_every_figure_holds_every_title(data, tmp_path):
+@pytest.mark.parametrize("key", FIGURES)
+def test_every_figure_holds_every_title(key, tmp_path):
+    data = made(key, tmp_path)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         drawn = 0
@@ -73,7 +77,9 @@ class Tags(HTMLParser):
         self.said += data
 
 
-def test_every_form_of_a_table_says_every_title(data):
+@pytest.mark.parametrize("key", TITLES)
+def test_every_form_of_a_table_says_every_title(key, tmp_path):
+    data = made(key, tmp_path)
     title = data.benchmark.arms[0].title
     table = next(t for s in sections.ORDER for t in sections.tables(s, data, ()) if t.name == "accuracy")
     rows = list(csv.DictReader(io.StringIO(render.to_csv(table))))
