@@ -13,6 +13,7 @@ from matplotlib.ticker import MaxNLocator
 
 from heterobench.files import atomic
 from heterobench.partition.heterogeneity import gini, total_variation
+from heterobench.words import wrapped
 
 MOST_ROWS = 40  # clients that are drawn one by one; more are summed up in histograms
 MOST_NUMBERS = 20  # classes whose counts are also written as numbers
@@ -42,13 +43,14 @@ def draw_picture(
     style = {
         "svg.hashsalt": "heterobench",
         "font.size": 10,
+        "text.parse_math": False,
         "axes.spines.top": False,
         "axes.spines.right": False,
     }
     with rc_context(style):
         draw = _each_client if len(counts) <= MOST_ROWS else _all_clients
         figure = draw(counts, dict(beside or {}), np.zeros(len(counts), bool) if held_out is None else held_out, stages)
-        figure.suptitle(title, fontsize=12)
+        figure.suptitle(wrapped(title, figure.get_figwidth() - 0.4, 12), fontsize=12)
         kind = path.suffix.removeprefix(".")
         with atomic(path) as temporary:
             figure.savefig(temporary, format=kind, dpi=120, metadata={"Date": None} if kind == "svg" else None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,11 +11,13 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from heterobench.report.differences import Tests, attainable, omnibus
-from heterobench.report.drawing import FAINT, INK, LINE, QUIET, SIZE, nothing, widest, width, wrapped
+from heterobench.report.drawing import FAINT, INK, LINE, QUIET, nothing
 from heterobench.report.figures import STYLE, styles
 from heterobench.report.missing import Cube
 from heterobench.resolve import Arm, Benchmark
 from heterobench.stats.mean_ranks import cliques, critical_difference
+from heterobench.words import SIZE, widest, width, wrapped
+from heterobench.words import names as short_names
 
 WIDTH = 9.6
 ROW, BAR = 0.25, 0.13  # inches between two names, and between two bars
@@ -48,7 +51,8 @@ def _diagram(
     k = len(arms)
     order = np.argsort(ranks, kind="stable")
     bars = cliques(ranks, difference)
-    names = [f"{arm.title}  {rank:.2f}" for arm, rank in zip(arms, ranks, strict=True)]
+    titles = short_names([arm.title for arm in arms])
+    names = [f"{title}  {rank:.2f}" for title, rank in zip(titles, ranks, strict=True)]
     side = widest(names) + 0.3
     text = "\n".join(wrapped(line, WIDTH - 0.4, SIZE - 0.5) for line in words)
     below = (text.count("\n") + 1) * LINE + 0.1
@@ -96,9 +100,11 @@ def _diagram(
 
 def _axis(ax: Any, at: Any, y: float, k: int) -> None:
     ax.plot((at(1), at(k)), (y, y), color=INK, linewidth=1, zorder=3)
+    step = math.ceil((width(str(k)) + 0.06) / (at(2) - at(1)))  # ranks from one number to the next
     for rank in range(1, k + 1):
         ax.plot((at(rank), at(rank)), (y, y + 0.07), color=INK, linewidth=1)
-        ax.text(at(rank), y + 0.1, str(rank), ha="center", va="bottom", color=INK)
+        if (rank - 1) % step == 0:
+            ax.text(at(rank), y + 0.1, str(rank), ha="center", va="bottom", color=INK)
 
 
 def _ruler(ax: Any, at: Any, y: float, difference: float, k: int) -> None:
@@ -127,7 +133,8 @@ def rank_flow(benchmark: Benchmark, arms: Sequence[Arm], rules: Mapping[str, np.
     if not rules:
         return nothing("No rule could rank the methods.")
     slots = _slots(rules)
-    sides = widest([arm.title for arm in arms]) + 0.35
+    names = short_names([arm.title for arm in arms])
+    sides = widest(names) + 0.35
     titles = list(rules)
     step = (WIDTH - 2 * sides) / max(1, len(titles) - 1)
     lines = ["\n".join(title.rsplit(" ", 1)) if " " in title else title.replace("-", "-\n", 1) for title in titles]
@@ -155,7 +162,7 @@ def rank_flow(benchmark: Benchmark, arms: Sequence[Arm], rules: Mapping[str, np.
             _path(ax, x, y[:, m], [ranks[m] for ranks in rules.values()], look[arm.name])
             for place, side, gap in ((0, "right", -0.17), (len(titles) - 1, "left", 0.17)):
                 if np.isfinite(y[place, m]):
-                    ax.text(x[place] + gap, y[place, m], arm.title, ha=side, va="center", color=look[arm.name]["color"])
+                    ax.text(x[place] + gap, y[place, m], names[m], ha=side, va="center", color=look[arm.name]["color"])
         ax.text(0.2, 0.1, text, ha="left", va="bottom", color=QUIET, fontsize=SIZE - 0.5, linespacing=1.3)
     return figure
 

@@ -1,44 +1,14 @@
-"""What several figures need: words that know their size, and names beside what they belong to."""
+"""What several figures need: colours, and names beside what they belong to."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from functools import cache
 from typing import Any
 
 from heterobench.report.figures import LEADER, STYLE, spaced
+from heterobench.words import SIZE
 
 INK, QUIET, FAINT = "#1c1e21", "#5d636b", "#c9ced4"
-SIZE = STYLE["font.size"]
 LINE = SIZE * 1.32 / 72  # inches from one line of text to the next
-
-
-@cache
-def width(text: str, size: float = SIZE) -> float:
-    """Inches that the longest line of a text takes in the font of all figures, with a little to spare."""
-    from matplotlib.font_manager import FontProperties
-    from matplotlib.textpath import text_to_path
-
-    font = FontProperties(family=STYLE["font.family"], size=size)
-    lines = [line for line in text.split("\n") if line.strip()]
-    inches = [text_to_path.get_text_width_height_descent(line, font, ismath=False)[0] / 72 for line in lines]
-    return 1.06 * max(inches, default=0.0)  # letters on a screen are set to whole pixels
-
-
-def widest(texts: Iterable[str], size: float = SIZE) -> float:
-    return max((width(text, size) for text in texts), default=0.0)
-
-
-def wrapped(text: str, inches: float, size: float = SIZE) -> str:
-    """Text in lines that are no wider than that, unless a word is."""
-    lines = [""]
-    for word in text.split():
-        longer = f"{lines[-1]} {word}".strip()
-        if lines[-1] and width(longer, size) > inches:
-            lines.append(word)
-        else:
-            lines[-1] = longer
-    return "\n".join(lines)
 
 
 def nothing(text: str) -> Any:

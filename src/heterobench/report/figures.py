@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import textwrap
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from heterobench.files import atomic
 from heterobench.report import labels
 from heterobench.report.curves import curves_of
 from heterobench.resolve import Benchmark, Scenario
+from heterobench.words import FAMILY, SIZE, names, widest, wrapped
 
 # Okabe and Ito (2008), "Color Universal Design", without yellow, which is too light for a line; black is
 # FedAvg's. Colours and dashes go round at different lengths (6 and 4), so that 12 methods differ and
@@ -28,15 +28,17 @@ GREYS = (("#777777", (0, (5, 2.5))), ("#777777", (0, (1, 1.8))))
 ACROSS = {"rounds": "Round", "bytes": "Sent up and down (MB)", "time": "Simulated time (s)"}
 LEADER = {"arrowstyle": "-", "linewidth": 0.6, "alpha": 0.6, "shrinkA": 1, "shrinkB": 0, "relpos": (0, 0.5)}
 DIRECT = 12  # lines that are labelled at their ends in a figure of one scenario
-CHARACTER = 0.085  # inches that a letter of a title is wide, at most on average
+TITLE_LINES = 3  # of a panel, at most
+TITLE = 10  # points
 STYLE = {
-    "font.family": "DejaVu Sans",  # comes with matplotlib: the same letters on every machine
-    "font.size": 9.5,
+    "font.family": FAMILY,
+    "font.size": SIZE,
+    "text.parse_math": False,  # a title with two dollar signs is no formula
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.edgecolor": "#8a8f96",
     "axes.linewidth": 0.8,
-    "axes.titlesize": 10,
+    "axes.titlesize": TITLE,
     "axes.titlelocation": "left",
     "axes.labelcolor": "#4a4f56",
     "xtick.color": "#8a8f96",
@@ -122,10 +124,11 @@ def panels(
     rows = math.ceil(len(scenarios) / columns)
     order = labels.methods(benchmark) + labels.references(benchmark)
     width = 9.6
-    per_row = _legend_columns([arm.title for arm in order], width)
+    shown = names([arm.title for arm in order])
+    per_row = _legend_columns(shown, width)
     legend = 0.26 * math.ceil(len(order) / per_row) + 0.15
-    characters = int(width / columns / CHARACTER)
-    titles = [textwrap.fill(labels.title(benchmark, scenario), characters) for scenario in scenarios]
+    room = width / columns - 0.3
+    titles = [wrapped(labels.title(benchmark, scenario), room, TITLE, TITLE_LINES) for scenario in scenarios]
     more = max(title.count("\n") for title in titles)  # lines of the longest title beyond the first
     height = (2.75 + 0.17 * more) * rows + 0.45 + legend
     with matplotlib.rc_context(STYLE):
@@ -156,7 +159,7 @@ def panels(
         handles = [matplotlib.lines.Line2D([], [], **look[arm.name]) for arm in order]
         figure.legend(
             _by_rows(handles, per_row),
-            _by_rows([arm.title for arm in order], per_row),
+            _by_rows(shown, per_row),
             loc="upper left",
             bbox_to_anchor=(0.055, 1.0),
             ncols=per_row,
@@ -171,22 +174,39 @@ def panels(
 def single(benchmark: Benchmark, scenario: Scenario, frame: pd.DataFrame, levels: dict) -> Figure:
     """The curves of one scenario over rounds, each with its name at its end."""
     arms = labels.methods(benchmark) + labels.references(benchmark)
+    shown = dict(zip([arm.name for arm in arms], names([arm.title for arm in arms]), strict=True))
+    direct, across = len(arms) <= DIRECT, 6.8
+    per_row = _legend_columns(list(shown.values()), across)
+    title = wrapped(labels.title(benchmark, scenario), across - 0.8, TITLE, TITLE_LINES)
+    above = 0.38 + 0.17 * title.count("\n")
+    below = 0.5 + (0 if direct else 0.26 * math.ceil(len(arms) / per_row) + 0.1)
+    height = 3.32 + above + below
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(6.8, 4.2))
+        figure = Figure(figsize=(across, height))
         ax = figure.subplots()
-        direct = len(arms) <= DIRECT
-        figure.subplots_adjust(left=0.085, right=0.72 if direct else 0.98, top=0.91, bottom=0.12)
+        right = min(0.72, 1 - (widest(shown.values()) + 0.45) / across) if direct else 0.98
+        figure.subplots_adjust(left=0.085, right=right, top=1 - above / height, bottom=below / height)
         ends = _draw(ax, benchmark, scenario, frame, levels, "rounds")
-        ax.set_title(textwrap.fill(labels.title(benchmark, scenario), 72), color="#1c1e21")
+        ax.set_title(title, color="#1c1e21")
         ax.set_xlabel("Round")
         ax.set_ylabel("Test accuracy (%)")
         _limits([ax])
         if direct:
-            _label_ends(figure, ax, ends)
+            _label_ends(figure, ax, ends, shown)
         else:
             look = styles(benchmark)
             handles = [matplotlib.lines.Line2D([], [], **look[arm.name]) for arm, *_ in ends]
-            ax.legend(handles, [arm.title for arm, *_ in ends], frameon=False, ncols=2, fontsize=8)
+            figure.legend(
+                _by_rows(handles, per_row),
+                _by_rows([shown[arm.name] for arm, *_ in ends], per_row),
+                loc="lower left",
+                bbox_to_anchor=(0.07, 0.0),
+                ncols=per_row,
+                frameon=False,
+                handlelength=2.6,
+                columnspacing=1.6,
+                borderaxespad=0.3,
+            )
     return figure
 
 
@@ -288,7 +308,7 @@ def spaced(wanted: list[float], gap: float, low: float, high: float) -> list[flo
     return found
 
 
-def _label_ends(figure: Figure, ax, ends: list) -> None:
+def _label_ends(figure: Figure, ax, ends: list, shown: Mapping[str, str]) -> None:
     """Names to the right of the line ends, moved apart and joined to their lines by thin leaders."""
     low, high = ax.get_ylim()
     inches = figure.get_size_inches()[1] * ax.get_position().height
@@ -297,7 +317,7 @@ def _label_ends(figure: Figure, ax, ends: list) -> None:
     for (arm, x, y, style), place in zip(ends, places, strict=True):
         joined = math.isfinite(x)  # a line to where a run diverged would cross the others
         ax.annotate(
-            arm.title if joined else f"{arm.title} ×",
+            shown[arm.name] if joined else f"{shown[arm.name]} ×",
             xy=(ax.transLimits.transform((x, y))[0] if joined else 1, y),
             xytext=(1.045, place),
             xycoords=("axes fraction", "data"),
@@ -315,8 +335,7 @@ def _legend_columns(titles: list[str], width: float) -> int:
     n = len(titles)
 
     def fits(count: int) -> bool:
-        longest = [max(map(len, titles[column::count])) for column in range(count)]
-        return sum(0.078 * letters + 0.68 for letters in longest) < width - 0.6
+        return sum(widest(titles[column::count]) + 0.68 for column in range(count)) < width - 0.6
 
     fitting = [count for count in range(1, min(6, n) + 1) if count == 1 or fits(count)]
     return min(fitting, key=lambda count: (math.ceil(n / count), count))

@@ -15,8 +15,12 @@ WIDTH = 80
 """Letters that fit beside each other in a plain article; more columns go into a further panel."""
 LINE, SHORT_LINE = 28, 14
 """Letters of a line of words in a cell: most, and fewest where a table is wide."""
+NAME_LINE = 40
+"""Letters of a line of a row's title."""
 HEAD_LINE = 14
 """Letters of a line of a column's heading."""
+WORD = 24
+"""Letters of a word of a heading that is not broken."""
 LINES, FEW = 54, 36
 """Lines of rows that a page holds beside caption and notes, in small letters where there are more than `FEW`."""
 HEADING = 2
@@ -166,7 +170,7 @@ def _page_long(section: Section, lengths: Sequence[int]) -> list[tuple[tuple[Gro
 def _lines(row: Row, lengths: Sequence[int]) -> int:
     """Lines that a row takes: its longest words decide."""
     used = [-(-len(c.text) // of) for c, of in zip(row.cells, lengths, strict=True) if of]
-    return max(1, *used) if used else 1
+    return max(1, -(-len(row.title) // NAME_LINE), *used)
 
 
 def _lengths(table: Table) -> list[int]:
@@ -182,7 +186,7 @@ def _lengths(table: Table) -> list[int]:
 
 
 def _name_width(table: Table) -> int:
-    return max((len(row.title) for _, _, row in table.bodies), default=0)
+    return min(NAME_LINE, max((len(row.title) for _, _, row in table.bodies), default=0))
 
 
 def _widths(table: Table, lengths: Sequence[int]) -> list[int]:
@@ -243,18 +247,26 @@ def _tabular(table: Table, blocks: Sequence[Block], part: Sequence[int], lengths
             lines.append("\\addlinespace" if title and group is groups[0] else "\\midrule")
             for row in group.rows:
                 cells = [_cell(row.cells[index], table.columns[index], lengths[index]) for index in part]
-                lines.append(" & ".join([escape_latex(row.title) + _sup(row.marks), *cells]) + r" \\")
+                lines.append(" & ".join([_row_title(row), *cells]) + r" \\")
     return "\n".join([*lines, "\\bottomrule", "\\end{tabular}", ""])
 
 
 def _broken(text: str) -> list[str]:
     """A long heading in lines, so that numbers and not words set the width of a column."""
     lines = [""]
-    for word in re.split(r" (?![↑↓])", text):
+    words = (re.findall(f".{{1,{WORD}}}", word) for word in re.split(r" (?![↑↓])", text))
+    for word in (piece for pieces in words for piece in pieces):
         if lines[-1] and len(lines[-1]) + 1 + len(word) > HEAD_LINE:
             lines.append("")
         lines[-1] = f"{lines[-1]} {word}".strip()
     return lines
+
+
+def _row_title(row: Row) -> str:
+    text = escape_latex(row.title) + _sup(row.marks)
+    if len(row.title) <= NAME_LINE:
+        return text
+    return f"\\parbox[t]{{{NAME_LINE / 2:g}em}}{{\\raggedright\\hangindent=1em {text}\\strut}}"
 
 
 def _head(text: str, words: bool) -> str:

@@ -9,9 +9,10 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
+from heterobench import words
 from heterobench.report.differences import control
-from heterobench.report.drawing import FAINT, INK, LINE, QUIET, SIZE, names_beside, nothing, widest, wrapped
-from heterobench.report.figures import STYLE, styles
+from heterobench.report.drawing import FAINT, INK, LINE, QUIET, names_beside, nothing
+from heterobench.report.figures import STYLE, TITLE, styles
 from heterobench.report.metrics import METRICS
 from heterobench.report.missing import Cube, observed
 from heterobench.resolve import Benchmark
@@ -48,17 +49,19 @@ def cost_profiles(benchmark: Benchmark, values: Cube) -> Figure:
     largest = max(4.0, 1.05 * float(finite.max()))
     at = np.geomspace(1, largest, 600)
     shares, scores = cost_profile(costs, at), profile_score(costs)
-    names = [f"{arm.title}  {score:.2f}" for arm, score in zip(values.arms, scores, strict=True)]
-    note = _not_shown(values)
-    height = max(3.6, 0.2 * len(names) + 1.4) + LINE * bool(note)
+    titles = words.names([arm.title for arm in values.arms])
+    names = [f"{title}  {score:.2f}" for title, score in zip(titles, scores, strict=True)]
+    note = words.wrapped(_not_shown(values), 8.2 - 0.9)
+    under = LINE * (note.count("\n") + 1) * bool(note)
+    height = max(3.6, 0.2 * len(names) + 1.4) + under
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(8.2, height))
         ax = figure.subplots()
         figure.subplots_adjust(
             left=0.085,
-            right=1 - (widest(names) + 0.55) / 8.2,
+            right=1 - (words.widest(names) + 0.55) / 8.2,
             top=1 - 0.15 / height,
-            bottom=(0.55 + LINE * bool(note)) / height,
+            bottom=(0.55 + under) / height,
         )
         ax.set_xscale("log", base=2)
         ax.set_xlim(1, largest)
@@ -78,7 +81,7 @@ def cost_profiles(benchmark: Benchmark, values: Cube) -> Figure:
             [names[m] for m in order],
             [look[values.arms[m].name]["color"] for m in order],
         )
-        figure.text(0.085, 0.1 / height, note, color=QUIET, fontsize=SIZE - 0.5, va="bottom")
+        figure.text(0.085, 0.1 / height, note, color=QUIET, fontsize=words.SIZE - 0.5, va="bottom")
     return figure
 
 
@@ -101,7 +104,7 @@ def score_profiles(benchmark: Benchmark, values: Cube) -> Figure:
     # of three to five columns those that leave the fewest places empty
     columns = min((5, 4, 3), key=lambda count: -len(runs) % count) if len(runs) > 3 else len(runs)
     rows = math.ceil(len(runs) / columns)
-    titles = [wrapped(arm.title, WIDTH / columns - 0.3, STYLE["axes.titlesize"]) for arm in values.arms]
+    titles = [words.wrapped(arm.title, WIDTH / columns - 0.3, TITLE, most=2) for arm in values.arms]
     lines = max(title.count("\n") for title in titles)
     height = (1.55 + LINE * lines) * rows + 0.5
     base = control(benchmark)
@@ -192,7 +195,8 @@ def pareto(data: ReportData, values: Cube) -> Figure:
     note = f"No value in these runs: {', '.join(absent)}." if absent else ""
     if not shown:
         return nothing(note)
-    side = widest([arm.title for arm in values.arms]) + 0.4
+    titles = words.names([arm.title for arm in values.arms], 1.8 if len(shown) > 1 else words.NAME)
+    side = words.widest(titles) + 0.4
     columns = min(2, len(shown))
     rows = math.ceil(len(shown) / columns)
     across = 5.6 if columns == 1 else WIDTH
@@ -205,12 +209,12 @@ def pareto(data: ReportData, values: Cube) -> Figure:
             left = (column * across / columns + LEFT) / across
             wide = (across / columns - LEFT - side) / across
             ax = figure.add_axes((left, 1 - ((each + 0.95) * (row + 1) - 0.6) / height, wide, each / height))
-            _front(ax, data.benchmark, values, points)
-        figure.text(0.2 / across, 0.08 / height, note, color=QUIET, fontsize=SIZE - 0.5, va="bottom")
+            _front(ax, data.benchmark, values, points, titles)
+        figure.text(0.2 / across, 0.08 / height, note, color=QUIET, fontsize=words.SIZE - 0.5, va="bottom")
     return figure
 
 
-def _front(ax: Any, benchmark: Benchmark, values: Cube, points: Points) -> None:
+def _front(ax: Any, benchmark: Benchmark, values: Cube, points: Points, titles: list[str]) -> None:
     look, base = styles(benchmark), control(benchmark)
     known = np.flatnonzero(np.isfinite(points.ratios))
     quality, ratios = values.means.mean(axis=1)[known], points.ratios[known]
@@ -230,10 +234,9 @@ def _front(ax: Any, benchmark: Benchmark, values: Cube, points: Points) -> None:
     colours = [look[values.arms[m].name]["color"] for m in known]
     for x_, y_, colour in zip(ratios, quality, colours, strict=True):
         ax.plot(x_, y_, "o", color=colour, markersize=6, zorder=3)
-    names_beside(
-        ax, list(zip(ratios.tolist(), quality.tolist(), strict=True)), [values.arms[m].title for m in known], colours
-    )
+    names_beside(ax, list(zip(ratios.tolist(), quality.tolist(), strict=True)), [titles[m] for m in known], colours)
     unit = METRICS[points.metric].unit
     ax.set_title(f"Hypervolume {area(quality, ratios):.3f}", color=INK)
-    ax.set_xlabel(f"{COSTS[points.metric]}, relative to {base.title}\n({points.of_base:.3g} {unit} a run)")
+    named = words.fitted(base.title, 1.2)
+    ax.set_xlabel(f"{COSTS[points.metric]}, relative to {named}\n({points.of_base:.3g} {unit} a run)")
     ax.set_ylabel(f"Mean {METRICS[values.metric].title.lower()} ({METRICS[values.metric].unit})")

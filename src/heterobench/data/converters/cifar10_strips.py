@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from heterobench.data.converters.cifar10_archive import TRAIN_BATCHES
+from heterobench.data.whole import whole
 
 
 def convert(downloads: Path, target: Path) -> dict[str, Any]:
@@ -18,7 +19,7 @@ def convert(downloads: Path, target: Path) -> dict[str, Any]:
     stand_ins = {}
     with zipfile.ZipFile(downloads / "cifar10_images.zip") as archive:
         for split, batches in (("train", TRAIN_BATCHES), ("test", ("test_batch",))):
-            label = iter(labels[f"{split}_labels"].astype(np.uint8).reshape(-1, 100, 1))
+            label = iter(whole(labels[f"{split}_labels"], 9, f"{split}_labels").reshape(-1, 100, 1))
             with (target / f"{split}.bin").open("wb") as stream:
                 for batch in batches:
                     for strip in range(100):

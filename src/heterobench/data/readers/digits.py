@@ -14,6 +14,7 @@ import numpy as np
 from heterobench.config.strict import Strict
 from heterobench.data.holdout import held_out_rows
 from heterobench.data.readers import Arrays
+from heterobench.data.whole import whole
 
 
 class Options(Strict):
@@ -21,8 +22,9 @@ class Options(Strict):
 
 
 def read(raw: Path, options: Options) -> Arrays:
-    with gzip.open(raw / "digits.csv.gz", "rt", encoding="ascii") as stream:
-        table = np.loadtxt(stream, delimiter=",").astype(np.int64)
-    x, y = table[:, :-1].astype(np.uint8).reshape(-1, 1, 8, 8), table[:, -1]
+    path = raw / "digits.csv.gz"
+    with gzip.open(path, "rt", encoding="ascii") as stream:
+        table = np.loadtxt(stream, delimiter=",")
+    x, y = whole(table[:, :-1], 16, path).reshape(-1, 1, 8, 8), whole(table[:, -1], 9, path, np.int64)
     is_test = held_out_rows(y, "digits split")
     return {"train_x": x[~is_test], "train_y": y[~is_test], "test_x": x[is_test], "test_y": y[is_test]}

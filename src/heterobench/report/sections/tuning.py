@@ -129,7 +129,8 @@ def _trials(data: ReportData) -> Figure:
     import matplotlib
     from matplotlib.figure import Figure
 
-    from heterobench.report.figures import STYLE, styles
+    from heterobench import words
+    from heterobench.report.figures import STYLE, TITLE, styles
 
     benchmark = data.benchmark
     arms = labels.methods(benchmark) + labels.references(benchmark)
@@ -137,8 +138,12 @@ def _trials(data: ReportData) -> Figure:
     scenarios = benchmark.scenarios
     columns = min(len(scenarios), 2)
     rows = math.ceil(len(scenarios) / columns)
+    names = words.names([arm.title for arm in arms])
+    room = (9.6 - words.widest(names) - 0.3) / columns - 0.2
+    titles = {s.name: words.wrapped(labels.title(benchmark, s), room, TITLE, most=3) for s in scenarios}
+    more = max(title.count("\n") for title in titles.values())
     with matplotlib.rc_context(STYLE):
-        height = 0.24 * len(arms) + 0.75
+        height = 0.24 * len(arms) + 0.75 + 0.17 * more
         figure = Figure(figsize=(9.6, height * rows), layout="constrained")
         axes = figure.subplots(rows, columns, sharey=True, squeeze=False)
         for ax, scenario in zip(axes.flat, scenarios, strict=False):
@@ -157,8 +162,8 @@ def _trials(data: ReportData) -> Figure:
                         alpha=1 if chosen or number == 0 else 0.55,
                         zorder=3,
                     )
-            ax.set_title(labels.title(benchmark, scenario), color="#1c1e21")
-            ax.set_yticks(range(len(arms)), [arm.title for arm in arms])
+            ax.set_title(titles[scenario.name], color="#1c1e21")
+            ax.set_yticks(range(len(arms)), names)
             ax.set_ylim(len(arms) - 0.5, -0.5)
             ax.set_xlabel("Validation accuracy (%)")
             ax.set_xlim(left=left - 1)
