@@ -47,7 +47,7 @@ def left(folder: Path) -> dict[str, bytes]:
 
 @every
 def test_a_longer_run_goes_on_with_the_bits_of_a_straight_one(case, tmp_path, monkeypatch, caplog):
-    """2 rounds, then 4: two more are computed. A method that depends on the number of rounds says so and begins anew."""
+    """2 rounds, then 4: two more are computed. A method that depends on the number of rounds begins anew."""
     algorithm, _ = case.build(lr=0.1)
     trained(case, tmp_path / "straight", 4, monkeypatch, snapshots=2)
     assert trained(case, tmp_path / "longer", 2, monkeypatch, snapshots=2) == 2
