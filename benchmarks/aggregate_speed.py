@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import cProfile
-import hashlib
 import json
 import os
 import pstats
@@ -102,11 +101,7 @@ def write_record(folder: Path, number: int, rounds: int) -> None:
     write_json(folder / record.CONFIG, {"run_id": f"{number:016x}", "configuration": {"budget": {"rounds": rounds}}})
     write_json(folder / record.PROVENANCE, {"revision": "0" * 40, "dirty": False})
     best = int(at[np.argmax(columns["validation_accuracy"])])
-    digest = hashlib.sha256(text.encode()).hexdigest()
-    write_json(
-        folder / record.END,
-        {"status": "finished", "digest": digest, "rounds": rounds, "seconds": seconds[-1], "selected_round": best},
-    )
+    record.seal(folder, "finished", rounds=rounds, seconds=float(seconds[-1]), selected_round=best)
 
 
 def aggregate(root: Path) -> dict[str, float]:

@@ -30,6 +30,7 @@ from heterobench.measures.groups import ANY, LAST, measured
 from heterobench.opening import Opened
 from heterobench.partition.store import open_partition
 from heterobench.records import record, saved_model
+from heterobench.report import outputs
 from heterobench.report.labels import baseline
 from heterobench.resolve import Benchmark
 from heterobench.training import classification, configure_torch, snapshot_rounds
@@ -135,14 +136,16 @@ def _load(run: Run, name: str, task: Any) -> Tensor | None:
 def write_evaluation(benchmark: Benchmark, scenario: str, threads: int = 1) -> tuple[list[Path], list[str]]:
     """`evaluate_scenario`, in files (`heterobench.longform.write`), and a line for each run that is damaged.
 
-    The manifest of a job with such a run is removed, since it says that its runs are there: the next ``snakemake``
-    then makes what is damaged again.
+    The manifest of a job with such a run is removed, since it says that its runs are there; and what says that the
+    benchmark is done, since Snakemake does not miss files that nothing asks for. The next ``snakemake`` then makes what
+    is damaged again, and all that follows from it.
     """
     runs = judged_runs(benchmark, scenario, threads)
     paths = write(benchmark, scenario, tables(benchmark, scenario, runs))
     damaged = [run for run in runs if run.reading.damaged]
     for run in damaged:
-        (run.job.folder / "runs.json").unlink(missing_ok=True)
+        for path in (run.job.folder / "runs.json", outputs.tracked_file(benchmark)):
+            path.unlink(missing_ok=True)
     return paths, [f"{_shown(run)}: {'; '.join(run.reading.problems)}. What to do: {_again(run)}" for run in damaged]
 
 

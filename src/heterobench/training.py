@@ -35,7 +35,7 @@ from heterobench.opening import Opened
 from heterobench.partition.store import open_partition
 from heterobench.records import record, saved_model
 from heterobench.records.provenance import provenance, training_code
-from heterobench.records.recorder import Recorder
+from heterobench.records.recorder import STREAMS, Recorder
 from heterobench.records.succession import KEEP
 from heterobench.resolve import Job, identity
 from heterobench.task import Classification, Task
@@ -140,7 +140,8 @@ def train(
         absent = [str(round) for round in wanted if record.snapshot_name(round) not in notes["files"]]
         if absent and "personalised" not in setting.algorithm.tags:
             return f"no model of round {', '.join(absent)} was kept"
-        return recorder.fault(notes["files"])
+        names = {*STREAMS, *map(record.snapshot_name, wanted)}
+        return recorder.fault({name: about for name, about in notes["files"].items() if name in names})
 
     stored = checkpoint.load(folder, setting.task.device, fault)
     if stored:

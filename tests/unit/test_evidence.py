@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from safetensors.numpy import load_file
 
 from heterobench import cli, resolve, training
 from heterobench.commands.single import draw_partitions
@@ -230,6 +231,76 @@ def test_a_report_refuses_tables_that_were_altered_after_the_evaluation(project,
         report.read(benchmark)
     assert f"{table}/{path.name}: altered: expected sha256 {expected}, found {sha256(path)}" in str(error.value)
     assert f"heterobench evaluate --benchmark evidence --preset mini --scenario {SCENARIO}" in str(error.value)
+
+
+def with_rounds(project, rounds, partition="iid"):
+    text = TABLE.replace("rounds: 4", f"rounds: {rounds}").replace("    snapshots: 3\n", "")
+    text = text.replace("partition: iid", f"partition: {partition}")
+    (project.params / "benchmarks" / "evidence.yaml").write_text(text)
+    job = resolve.benchmark(project, "evidence", "mini").jobs()[0]
+    training.run_job(job, [0], resolve.config(project))
+    return job.run_folder(0)
+
+
+def models(folder):
+    return {name: load_file(folder / name)["1.weight"].tobytes() for name in REPEATABLE[1:3]}
+
+
+def test_more_rounds_are_added_to_those_that_are_there(project, caplog):
+    folder = with_rounds(project, 3)
+    rounds, timing = ((folder / name).read_bytes() for name in ("rounds.jsonl", "timing.jsonl"))
+    with caplog.at_level("INFO"):
+        with_rounds(project, 5)
+    assert (folder / "rounds.jsonl").read_bytes().startswith(rounds)
+    assert (folder / "timing.jsonl").read_bytes().startswith(timing)  # the times of the first training
+    assert [json.loads(line)["round"] for line in (folder / "timing.jsonl").read_text().splitlines()] == [1, 2, 3, 4, 5]
+    assert "3 -> 5 rounds" in caplog.text
+    assert ledger(project)["error"] == ""
+    whole = (folder / "rounds.jsonl").read_bytes(), models(folder)
+    shutil.rmtree(folder.parent)
+    with_rounds(project, 5)
+    assert ((folder / "rounds.jsonl").read_bytes(), models(folder)) == whole
+
+
+def test_the_stages_of_a_stream_are_those_of_the_whole_run(project, caplog):
+    draw_partitions(project, "digits", "class-incremental-5", [0])
+    folder = with_rounds(project, 5, "class-incremental-5")
+    with caplog.at_level("INFO"):
+        with_rounds(project, 10, "class-incremental-5")
+    assert "5 -> 10 rounds" in caplog.text
+    assert "cannot go on: the partition's 5 stages divide the rounds among them" in caplog.text
+    whole = (folder / "rounds.jsonl").read_bytes(), models(folder)
+    shutil.rmtree(folder.parent)
+    with_rounds(project, 10, "class-incremental-5")
+    assert ((folder / "rounds.jsonl").read_bytes(), models(folder)) == whole
+
+
+def test_a_run_whose_code_has_changed_does_not_go_on(project, monkeypatch, caplog):
+    folder = with_rounds(project, 3)
+    timing = (folder / "timing.jsonl").read_bytes()
+    kept = json.loads((folder / "config.json").read_text())
+    monkeypatch.setattr(training, "training_code", lambda *names: "0" * 16)
+    with caplog.at_level("INFO"):
+        with_rounds(project, 5)
+    assert not (folder / "timing.jsonl").read_bytes().startswith(timing)
+    assert f"code {kept['code']} -> {'0' * 16}" in caplog.text
+    assert (folder.parent / "superseded" / "seed-0" / kept["run_id"] / "timing.jsonl").read_bytes() == timing
+
+
+def test_as_many_records_of_other_runs_are_kept_as_was_asked_for(project, caplog):
+    """Of five runs in one folder: that one, and the two before it; the others are removed, and not without a word."""
+    ids = []
+    with caplog.at_level("INFO"):
+        for rounds in (1, 5, 4, 3, 2):  # fewer rounds are never a continuation
+            folder = with_rounds(project, rounds)
+            ids.append(json.loads((folder / "config.json").read_text())["run_id"])
+    kept = folder.parent / "superseded" / "seed-0"
+    assert {path.name for path in kept.iterdir()} == set(ids[2:4])
+    for gone in ids[:2]:
+        assert f"{kept / gone}: removed" in caplog.text
+    (project.params / "config.yaml").write_text("benchmarks: [evidence]\ndevice: cpu\nsuperseded: 0\n")
+    with_rounds(project, 1)
+    assert list(kept.iterdir()) == []
 
 
 def test_provenance_of_another_run_or_an_altered_one_is_not_shown(project, monkeypatch):

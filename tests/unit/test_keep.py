@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import shutil
 import subprocess
 
@@ -85,6 +86,28 @@ def test_what_comes_out_again_is_recognised(benchmark, tmp_path):
         f"{one} fedavg 1: other rounds and model",
         f"{two} fedavg 0: not run here",
     ]
+
+
+def test_what_was_altered_is_neither_kept_nor_taken_for_the_same(benchmark, tmp_path):
+    """A damaged run is not kept, a kept number that was changed is told, and so is a run that was damaged later."""
+    keep(benchmark, ["accuracy"], tmp_path / "kept")
+    place = tmp_path / "kept" / benchmark.name / benchmark.preset
+    digest = hashlib.sha256((place / "accuracy.csv").read_bytes()).hexdigest()
+    write_text(place / "accuracy.csv", "another number\n")
+    (problem,) = differences(benchmark, tmp_path / "kept")
+    assert problem.startswith(f"accuracy.csv: altered: expected sha256 {digest}")
+    (place / "SHA256SUMS").unlink()
+    (problem,) = differences(benchmark, tmp_path / "kept")
+    assert problem.startswith("SHA256SUMS: missing")
+
+    keep(benchmark, ["accuracy"], tmp_path / "kept")
+    run = benchmark.project.run(benchmark.name, benchmark.preset, benchmark.scenarios[0].name, "fedavg", 1)
+    (run / record.FINAL).write_bytes(b"other")
+    (problem,) = differences(benchmark, tmp_path / "kept")
+    assert problem.startswith(f"{benchmark.scenarios[0].name} fedavg 1: damaged: final.safetensors: altered")
+    with pytest.raises(RunError, match=r"fedavg 1: damaged: final\.safetensors: altered: expected sha256"):
+        keep(benchmark, ["accuracy"], tmp_path / "second")
+    assert not (tmp_path / "second").exists()
 
 
 def test_mistakes_are_told_and_nothing_is_written(benchmark, tmp_path):

@@ -1,5 +1,6 @@
 """Records -> MLflow, with real stores: nothing lost, nothing twice, and a dead tracker stops nobody."""
 
+import hashlib
 import json
 import math
 import os
@@ -236,6 +237,21 @@ def test_unreadable_record_stops_nothing(project):
     assert summary.imported == 2
     assert len(summary.failed) == 2
     assert str(broken) in str(summary)
+
+
+def test_an_altered_record_is_listed_and_not_imported(project):
+    """A changed number that could be read as well as the right one."""
+    write_run(project, seed=0)
+    altered = write_run(project, seed=1)
+    rounds = altered / "rounds.jsonl"
+    text = rounds.read_text()
+    rounds.write_text(text.replace('"bytes_up":10,', '"bytes_up":11,'))
+    assert rounds.read_text() != text
+    summary = importer.import_runs(project)
+    assert summary.imported == 1
+    (problem,) = summary.failed
+    assert str(altered) in problem
+    assert f"rounds.jsonl: altered: expected sha256 {hashlib.sha256(text.encode()).hexdigest()}" in problem
 
 
 def test_running_runs_are_left_alone(project):

@@ -22,6 +22,7 @@ from heterobench.errors import ConfigurationError, RunError
 from heterobench.files import read_json
 from heterobench.project import Project
 from heterobench.records.record import Record, seal
+from heterobench.report.data import read_tuning
 from heterobench.training import run_job
 from heterobench.tuning import Score
 
@@ -278,6 +279,23 @@ def test_a_choice_made_under_other_parameters_is_refused(project):
     other = replace(benchmark, tuning=Tuning(trials=2, seeds=[100]))
     with pytest.raises(RunError, match="other parameters"):
         tuning.final_job(other, SCENARIO, "fedavg")
+
+
+def test_an_altered_choice_is_refused_and_made_again_from_its_trials(project):
+    benchmark = table(project, ("trials: 3", "trials: 2"), ("seeds: [100, 101]}", "seeds: [100]}"))
+    tuned(benchmark)
+    path = tuning.chosen_file(benchmark, SCENARIO, "fedavg")
+    before, answer = path.read_bytes(), json.loads(path.read_text())
+    times = {file: file.stat().st_mtime_ns for file in path.parent.rglob("rounds.jsonl")}
+    answer["hyperparameters"] = {"lr": 0.123456}
+    path.write_text(json.dumps(answer))
+    with pytest.raises(RunError, match=r"chosen\.json: altered: expected content of sha256 .* heterobench tune"):
+        tuning.final_job(benchmark, SCENARIO, "fedavg")
+    with pytest.raises(RunError, match=r"chosen\.json: altered: expected content of sha256 .* heterobench tune"):
+        read_tuning(benchmark)
+    tuned(benchmark)
+    assert path.read_bytes() == before
+    assert {file: file.stat().st_mtime_ns for file in path.parent.rglob("rounds.jsonl")} == times
 
 
 @pytest.mark.parametrize(

@@ -65,6 +65,11 @@ def paper_file(benchmark: Benchmark, form: str = "pdf") -> Path:
     return folder(benchmark) / f"paper.{form}"
 
 
+def tracked_file(benchmark: Benchmark) -> Path:
+    """What the workflow writes last, from the manifests of all jobs and the whole report."""
+    return folder(benchmark) / "tracked.json"
+
+
 def score_folders(benchmark: Benchmark) -> tuple[Path, Path]:
     """Metrics and curves of single arms, for DVC to compare between git revisions."""
     project, name, preset = benchmark.project, benchmark.name, benchmark.preset
