@@ -15,7 +15,7 @@ import pandas as pd
 
 from heterobench.files import read_json
 from heterobench.measures.costs import costs
-from heterobench.measures.reading import FINISHED, Reading, read
+from heterobench.measures.reading import Reading, read
 from heterobench.records import record
 from heterobench.report.labels import is_personal
 from heterobench.resolve import Benchmark, Job
@@ -36,7 +36,8 @@ class Evaluated(NamedTuple):
 class Run:
     """What is found of one run: `values` by (selection, metric), `points` by (round, metric) beside the record's own.
 
-    `correct` bool [n]: which examples of the global test set the selected model has right.
+    `correct` bool [n]: which examples of the global test set the selected model has right. A run that has diverged has
+    values: those of the round that was selected before, and for the last round that they are not finite.
     """
 
     job: Job
@@ -47,8 +48,9 @@ class Run:
     correct: np.ndarray | None = None
 
     @property
-    def finished(self) -> bool:
-        return self.reading.status == FINISHED
+    def computed(self) -> bool:
+        """Whether it has a record and models: finished, or diverged."""
+        return self.reading.status in record.COMPUTED
 
     def put(self, selection: str, found: dict[str, float]) -> None:
         self.values |= {(selection, metric): value for metric, value in found.items()}
@@ -66,7 +68,7 @@ def read_runs(benchmark: Benchmark, scenario: str) -> list[Run]:
         failures, personal = _failures(job), is_personal(benchmark, job.arm)
         for seed in benchmark.seeds:
             run = Run(job, seed, read(job.run_folder(seed), failures.get(seed), personal))
-            if run.finished:
+            if run.computed:
                 _put_record(run)
             runs.append(run)
     return runs
@@ -89,7 +91,8 @@ def _put_record(run: Run) -> None:
     for selection, round in _selected(run).items():
         known = {name: metrics.at(round, name) for name in FROM_RECORD if name in metrics.columns}
         run.put(selection, known | {"round": float(round)})
-    run.put("run", costs(metrics.rounds, metrics.columns, timing.columns, run.job.scenario.target))
+    stopped = bool(run.reading.end.get("rounds_left"))
+    run.put("run", costs(metrics.rounds, metrics.columns, timing.columns, run.job.scenario.target, stopped))
     accuracy = metrics.columns.get("test_accuracy")
     if accuracy is not None and not np.isnan(accuracy).all():
         best = int(np.nanargmax(accuracy))

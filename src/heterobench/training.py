@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -95,18 +95,47 @@ def snapshot_rounds(budget: Budget, count: int) -> frozenset[int]:
     return frozenset(evaluated[int(place)] for place in places)
 
 
+def finite_models(theta: Tensor, clients: np.ndarray) -> Tensor:
+    """bool [models]: whether all parameters of the global model [P], or of the `clients`' own [clients, P], are finite.
+
+    Where none is, nothing can come to life again: what is sent, trained and averaged is no number either.
+    """
+    models = theta[None] if theta.dim() == 1 else theta[torch.from_numpy(clients.copy()).to(theta.device)]
+    return models.isfinite().all(1)
+
+
 @dataclass
 class Best:
-    """The round with the highest validation accuracy so far; of equal ones the earliest."""
+    """The round with the highest validation accuracy so far; of equal ones the earliest.
+
+    Without validation examples it is the last round. A round whose model has diverged is it only as long as all rounds
+    have: then there is no better model to keep, and its scores are NaN.
+    """
 
     theta: Tensor
     accuracy: float = float("-inf")
     round: int = 0
 
-    def look(self, theta: Tensor, accuracy: float, round: int) -> None:
-        # without validation examples the accuracy is NaN: then the last round is the selected one
-        if accuracy > self.accuracy or np.isnan(accuracy):
+    def look(self, theta: Tensor, accuracy: float, round: int, diverged: bool) -> None:
+        """`accuracy` is NaN where there are no validation examples, and where the model has `diverged`."""
+        if diverged:
+            if self.accuracy == float("-inf"):
+                self.theta, self.round = theta.clone(), round
+        elif accuracy > self.accuracy or np.isnan(accuracy):
             self.theta, self.accuracy, self.round = theta.clone(), accuracy, round
+
+
+class Trained(NamedTuple):
+    """What `train` returns: the last state, the model(s) after the last round, the best on validation data.
+
+    `whole`: whether no round is left. `diverged`: the round from which on a model was not finite; None where all are.
+    """
+
+    state: RunState
+    theta: Tensor
+    best: Best
+    whole: bool
+    diverged: int | None
 
 
 def train(
@@ -118,27 +147,27 @@ def train(
     until: int | None = None,
     snapshots: int = 0,
     meter: energy.Meter | None = None,
-) -> tuple[RunState, Tensor, Best]:
+) -> Trained:
     """All rounds of a run, or those up to round `until`, from its last checkpoint where there is one.
 
     `federation` is what is evaluated (the setting's own may be pooled); `about` is the provenance. `snapshots` says how
     many global models are kept along the way (`snapshot_rounds`); of personal models none are. `meter` counts the
     energy, which is modelled without one.
-    Returns the last state, the model(s) after the last round, and the best on validation data. A run that is left
-    before its last round leaves a checkpoint, and goes on from it with the bits that it would have had anyway.
+    A run that is left before its last round leaves a checkpoint, and goes on from it with the bits that it would have
+    had anyway. A run of which no model is finite any more ends there, with the scores of that round.
     """
     budget, folder = setting.budget, recorder.folder / record.CHECKPOINTS
     meter, told = meter or energy.Modelled(), None
     stored = checkpoint.load(folder, setting.task.device)
     if stored:
         state, extra, notes = stored
-        best = Best(extra["selected"], notes["best"], notes["best_round"])
+        best, diverged = Best(extra["selected"], notes["best"], notes["best_round"]), notes["diverged"]
         seconds, evaluation, offsets = notes["seconds"], notes["evaluation"], notes["offsets"]
         joules, told = notes["joules"], notes["energy"]
         log.info("%s: goes on after round %d", recorder.folder, state.round)
     else:
         state = begin(setting, folder)
-        best = Best(thetas(setting, state, len(federation)))
+        best, diverged = Best(thetas(setting, state, len(federation))), None
         seconds, evaluation, joules, offsets = 0.0, 0.0, 0.0, {}
     told = energy.continued(told, meter.about())
     recorder.begin(about | {"energy": told}, offsets)
@@ -148,6 +177,7 @@ def train(
         notes = {
             "best": best.accuracy,
             "best_round": best.round,
+            "diverged": diverged,
             "seconds": seconds,
             "evaluation": evaluation,
             "joules": joules,
@@ -157,17 +187,23 @@ def train(
         checkpoint.save(folder, state, {"selected": best.theta}, notes)
 
     last, kept = budget.rounds if until is None else min(until, budget.rounds), snapshot_rounds(budget, snapshots)
-    while state.round < last:
+    one, lost = "personalised" not in setting.algorithm.tags, False
+    while state.round < last and not lost:
         began, before = time.perf_counter(), meter.joules()
         state = advance(setting, state)
         seconds += time.perf_counter() - began
         joules += distributed.total(meter.joules() - before)
-        if state.round % budget.evaluate_every == 0 or state.round == budget.rounds:
+        due = state.round % budget.evaluate_every == 0 or state.round == budget.rounds
+        if due or (one and not setting.algorithm.model(state.server).isfinite().all()):
             began = time.perf_counter()
             theta = thetas(setting, state, len(federation))
+            finite = finite_models(theta, federation.active)
             metrics = evaluate(setting.task, federation, theta)
             metric = metrics["validation_accuracy"]
-            best.look(theta, metric, state.round)
+            unusable = not bool(finite.all()) or (np.isnan(metric) and len(federation.all_validation) > 0)
+            best.look(theta, metric, state.round, unusable)
+            unusable = unusable or np.isnan(metrics.get("test_accuracy", 0.0))
+            diverged, lost = (diverged or state.round) if unusable else None, not bool(finite.any())
             if state.round in kept and theta.dim() == 1:
                 notes = {"run_id": recorder.config["run_id"], "round": state.round}
                 saved_model.save(record.snapshot(recorder.folder, state.round), setting.task.layout, theta, notes)
@@ -178,15 +214,15 @@ def train(
             clock |= {} if np.isnan(joules) else {"joules": joules}
             recorder.append(record.TIMING, {"round": state.round} | clock)
         recorder.progress(state.round, budget.rounds, seconds, ("validation_accuracy", metric), "running")
-        if time.monotonic() - saved >= checkpoint_seconds and state.round < budget.rounds:
+        if time.monotonic() - saved >= checkpoint_seconds and state.round < budget.rounds and not lost:
             store()
             saved = time.monotonic()
-    whole = state.round == budget.rounds
+    whole = state.round == budget.rounds or lost
     if not whole:
         store()
-    status = "finished" if whole else "paused"
+    status = "paused" if not whole else record.FINISHED if diverged is None else record.DIVERGED
     recorder.progress(state.round, budget.rounds, seconds, ("validation_accuracy", metric), status)
-    return state, theta, best
+    return Trained(state, theta, best, whole, diverged)
 
 
 def run(
@@ -281,19 +317,26 @@ def compute(
     try:
         with contextlib.closing(energy.meter(str(setting.task.device), distributed.first_here())) as meter:
             more = (checkpoint_seconds, until, snapshots, meter)
-            state, theta, best = train(setting, federation, recorder, about, *more)
+            state, theta, best, whole, diverged = train(setting, federation, recorder, about, *more)
     except Exception:
         with contextlib.suppress(OSError):  # a full disk is told by the error itself
             recorder.end("failed", error=traceback.format_exc())
         raise
-    if state.round < setting.budget.rounds:
+    if not whole:
         recorder.close()
         return False
+    about = {"selected_round": best.round}
+    if diverged is not None:
+        log.warning("%s: diverged in round %d", folder, diverged)
+        about |= {"diverged": diverged, "rounds_left": setting.budget.rounds - state.round}
+        if theta.dim() == 2:
+            about["diverged_clients"] = int((~finite_models(theta, federation.active)).sum())
     run_id = recorder.config["run_id"]
     saved_model.save(folder / record.FINAL, layout, theta, {"run_id": run_id, "round": state.round})
     saved_model.save(folder / record.SELECTED, layout, best.theta, {"run_id": run_id, "round": best.round})
     seconds = record.Record(folder).timing[-1]["seconds"]
-    recorder.end("finished", rounds=state.round, seconds=seconds, selected_round=best.round)
+    status = record.FINISHED if diverged is None else record.DIVERGED
+    recorder.end(status, rounds=state.round, seconds=seconds, **about)
     return True
 
 

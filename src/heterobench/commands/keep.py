@@ -21,6 +21,7 @@ from heterobench.resolve import Benchmark
 COLUMNS = ("scenario", "algorithm", "seed", "status", "run_id", "revision", "torch", "cpu or gpu", "rounds", "model")
 DIGESTS = {"rounds": record.ROUNDS, "model": record.FINAL}
 RECORDS = "records.csv"
+UNFINISHED = "not finished"
 FORMS = ("csv", "md")
 
 
@@ -52,7 +53,7 @@ def keep(benchmark: Benchmark, tables: Sequence[str], output: Path) -> list[Path
 
 
 def records(benchmark: Benchmark) -> list[dict[str, str]]:
-    """A row of `COLUMNS` for each run that the benchmark asks for; one that is not finished has no digests."""
+    """A row of `COLUMNS` for each run that the benchmark asks for; one that is not computed has no digests."""
     return [
         _row(benchmark, scenario.name, arm.name, seed)
         for scenario in benchmark.scenarios
@@ -65,12 +66,12 @@ def _row(benchmark: Benchmark, scenario: str, arm: str, seed: int) -> dict[str, 
     run = benchmark.project.run(benchmark.name, benchmark.preset, scenario, arm, seed)
     row = dict.fromkeys(COLUMNS, "") | {"scenario": scenario, "algorithm": arm, "seed": str(seed)}
     found = record.Record(run)
-    if not found.finished:
-        return row | {"status": "not finished"}
+    if not found.computed:
+        return row | {"status": UNFINISHED}
     origin = found.provenance
     where = origin["hardware"]["gpu"] or origin["hardware"]["cpu"]
     return row | {
-        "status": "finished",
+        "status": found.end["status"],
         "run_id": found.config["run_id"],
         "revision": (origin["revision"] or "unknown") + ("+changes" if origin["dirty"] else ""),
         "torch": origin["packages"]["torch"],
@@ -90,10 +91,10 @@ def differences(benchmark: Benchmark, output: Path) -> Iterator[str]:
     here = {_key(row): row for row in records(benchmark)}
     with open(path, encoding="utf-8", newline="") as stream:
         for kept in csv.DictReader(stream):
-            if kept["status"] != "finished":
+            if kept["status"] == UNFINISHED:
                 continue
             name, now = " ".join(_key(kept)), here.get(_key(kept))
-            if now is None or now["status"] != "finished":
+            if now is None or now["status"] == UNFINISHED:
                 yield f"{name}: not run here"
             elif apart := [column for column in DIGESTS if now[column] != kept[column]]:
                 yield f"{name}: other {' and '.join(apart)}"

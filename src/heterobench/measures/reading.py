@@ -16,7 +16,7 @@ import numpy as np
 
 from heterobench.records import record
 
-FINISHED, FAILED, MISSING = "finished", "failed", "missing"
+FINISHED, FAILED, MISSING = record.FINISHED, "failed", "missing"
 ALWAYS = ("bytes_down", "bytes_up", "train_loss", "validation_accuracy", "validation_loss")
 GLOBAL = ("test_accuracy", "test_loss")  # where there is a global model
 
@@ -39,9 +39,9 @@ class Stream:
 
 @dataclass
 class Reading:
-    """What a run has left: `status` finished, failed or missing, and `problems`, in words.
+    """What a run has left: `status` finished, diverged, failed or missing, and `problems`, in words.
 
-    Of a run that is not finished the streams are empty.
+    Of a run that has failed or is missing the streams are empty.
     """
 
     folder: Path
@@ -68,12 +68,13 @@ def read(folder: Path, failure: str | None = None, personal: bool = False) -> Re
     end = _object(folder / record.END, problems)
     config, provenance = about[record.CONFIG] or {}, about[record.PROVENANCE] or {}
     status = MISSING if end is None else end.get("status")
-    if status != FINISHED:
+    if status not in record.COMPUTED:
         error = failure if end is None else error_line(str(end.get("error", ""))) if status == FAILED else None
         damaged = [problem for problem in problems if problem.startswith(f"{record.END}:")]
         told = [error] if error else damaged or [_unfinished(folder, config)]
         return Reading(folder, FAILED if error else MISSING, told, config, provenance, end or {})
-    reading = Reading(folder, FINISHED, problems, config, provenance, end)
+    told = [_diverged(end)] if status == record.DIVERGED else []
+    reading = Reading(folder, status, told + problems, config, provenance, end)
     _streams(reading, ALWAYS + (() if personal else GLOBAL))
     return reading
 
@@ -197,6 +198,13 @@ def _unfinished(folder: Path, config: Mapping[str, Any]) -> str:
     rounds = [row["round"] for row in _rows(_text(folder / record.ROUNDS, []) or "", record.ROUNDS, [])[1]]
     budget = config.get("configuration", {}).get("budget", {}).get("rounds", "?")
     return f"not finished: {max(rounds, default=0)} of {budget} rounds"
+
+
+def _diverged(end: Mapping[str, Any]) -> str:
+    left, clients = end.get("rounds_left", 0), end.get("diverged_clients")
+    whose = "" if clients is None else f" (the model{'s' * (clients != 1)} of {clients} client{'s' * (clients != 1)})"
+    after = f"; {left} round{'s' * (left != 1)} after it not computed" if left else ""
+    return f"diverged in round {end.get('diverged', '?')}{whose}{after}"
 
 
 def error_line(text: str) -> str:

@@ -32,7 +32,8 @@ class Recorder:
 
     @property
     def finished(self) -> bool:
-        return record.Record(self.folder).finished
+        """Whether nothing is left to compute, be it that the run has diverged."""
+        return record.Record(self.folder).computed
 
     def begin(self, provenance: dict[str, Any], offsets: dict[str, int]) -> None:
         """Cut the streams back to `offsets` (bytes, by file name; 0 where absent) and open them for appending."""
@@ -90,7 +91,7 @@ class Recorder:
     def end(self, status: str, **more: Any) -> None:
         """Close the streams; `end.json` is written last, and only a run that has it has ended."""
         self.close()
-        if status == "finished":
+        if status in record.COMPUTED:
             shutil.rmtree(self.folder / record.CHECKPOINTS, ignore_errors=True)
         rounds = self.folder / record.ROUNDS
         digest = file_digest(rounds) if rounds.is_file() else None

@@ -13,7 +13,7 @@ import pandas as pd
 
 from heterobench.errors import RunError
 from heterobench.files import read_json
-from heterobench.records.record import PROVENANCE, decode
+from heterobench.records.record import COMPUTED, PROVENANCE, decode
 from heterobench.report import outputs
 from heterobench.report.aggregate import aggregate
 from heterobench.report.table import Source
@@ -30,7 +30,7 @@ class ReportData:
     evaluation: long form, a row per scenario, arm, seed, selection and metric, in the units of the records.
     curves: scenario -> long form, a row per arm, seed, round and metric.
     ledger: a row for each run that the benchmark asks for, also for those that are not there: scenario, arm, seed,
-    status (finished, failed, missing), run_id, error, revision, dirty, folder.
+    status (finished, diverged, failed, missing), run_id, error, revision, dirty, folder.
     outcomes: scenario -> a row per arm and seed with `correct`, whether each example of the global test set was right
     (bool [n]), for the validation-selected model; arms without a global model have none.
     tuning: (scenario, arm) -> what the tuning protocol tried and chose; empty where nothing was tuned.
@@ -70,12 +70,12 @@ class ReportData:
 
     @cached_property
     def provenance(self) -> dict[tuple[str, str, int], dict[str, Any]]:
-        """(scenario, arm, seed) -> code, packages, hardware and energy meter of each finished run that tells them."""
+        """(scenario, arm, seed) -> code, packages, hardware and energy meter of each computed run that tells them."""
         benchmark = self.benchmark
         files = {
             key: benchmark.project.run(benchmark.name, benchmark.preset, *key) / PROVENANCE
             for key, row in self.runs.items()
-            if row["status"] == FINISHED
+            if row["status"] in COMPUTED
         }
         return {key: read_json(file) for key, file in files.items() if file.is_file()}
 

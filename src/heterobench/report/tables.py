@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from heterobench.records.record import DIVERGED
 from heterobench.report import labels
 from heterobench.report.metrics import CENSORED_AT, METRICS
 from heterobench.report.table import Cell, Column, Group, Row, Section, Source, Table
@@ -20,7 +21,8 @@ UNDEFINED = ("b", "Not defined without a global model.")
 ITSELF = ("†", "Measured from the baseline's model to that of another method.")
 DEVICES = ("‡", "There are no devices where the data are brought together.")
 CLEAR = ("*", "The interval does not contain zero.")
-MARKS = (CLEAR, PERSONAL, UNDEFINED, ITSELF, DEVICES)
+BEFORE = ("e", "A run has diverged since: its value is of the time before.")
+MARKS = (CLEAR, PERSONAL, UNDEFINED, ITSELF, DEVICES, BEFORE)
 FROM_BASELINE = ("barrier", "error_barrier")  # first words of metrics that compare a model with the baseline's
 SELECTED = {
     "validation": "Round: the best validation accuracy of each run.",
@@ -83,8 +85,16 @@ def mean_cell(data: ReportData, source: Source) -> Cell:
         n_expected=row["n_expected"],
         bold=row["best"],
         bound=bound,
+        marks=(BEFORE[0],) * _diverged_since(data, source),
         of=(source,),
     )
+
+
+def _diverged_since(data: ReportData, source: Source) -> bool:
+    """Whether a finite value is of a run whose last model is not finite any more."""
+    found = data.values.get(source, {})
+    states = {seed: data.runs[source.scenario, source.arm, seed]["status"] for seed in found}
+    return any(states[seed] == DIVERGED and math.isfinite(value) for seed, value in found.items())
 
 
 def undefined(data: ReportData, source: Source) -> str:
