@@ -85,21 +85,31 @@ def test_failed_runs_lose_and_tie_with_each_other():
         assert (made.n, made.n_finite) == (4, 2)
 
 
-@pytest.mark.parametrize(("m", "n", "tasks"), [(3, 3, 1), (3, 2, 1), (5, 5, 4)])
-def test_interval_of_improvement_solves_its_equation(m, n, tasks):
-    """Newcombe's: each end is Student's quantile times its own standard error, by Hanley and McNeil, away."""
-    a, b = np.arange(m) * 2.0 + np.arange(tasks)[:, None] % 2, np.arange(n) * 2.0 + 0.5
-    b = np.tile(b, (tasks, 1))
+def newcombe(estimate, end, m, n, tasks):
+    """How far an end is from the estimate, in Student's quantiles of its own standard error (by Hanley and McNeil)."""
+    once, twice, more = end / (2 - end), 2 * end**2 / (1 + end), (m + n) / 2 - 1
+    variance = (end * (1 - end) + more * (once - end**2) + more * (twice - end**2)) / (m * n) / tasks
+    return abs(estimate - end) / math.sqrt(variance) / stats.t.ppf(0.975, m + n - 2)
+
+
+def test_interval_of_improvement_by_runs_solves_its_equation():
+    a, b = [[0.0, 2.0, 4.0], [1.0, 3.0, 5.0]], [[1.0, 2.5], [0.5, 4.0]]
     made = probability_of_improvement(a, b)
-    for end in (made.low, made.high):
-        assert 0 < end < 1
-        once, twice = end / (2 - end), 2 * end**2 / (1 + end)
-        more = (m + n) / 2 - 1
-        variance = (end * (1 - end) + more * (once - end**2) + more * (twice - end**2)) / (m * n) / tasks
-        assert abs(made.estimate - end) == pytest.approx(stats.t.ppf(0.975, m + n - 2) * math.sqrt(variance))
-    assert made.low < made.estimate < made.high
+    assert 0 < made.low < made.estimate < made.high < 1
+    assert newcombe(made.estimate, made.low, 3, 2, 2) == pytest.approx(1)
+    assert newcombe(made.estimate, made.high, 3, 2, 2) == pytest.approx(1)
     other = probability_of_improvement(b, a)
     assert (other.low, other.high) == pytest.approx((1 - made.high, 1 - made.low))
+
+
+def test_interval_of_improvement_is_students_over_seeds_where_that_is_wider():
+    """Eight tasks that are one and the same tell no more than one."""
+    a, b = np.arange(6) * 1.0, np.array([3.5, -0.5, 1.5, 0.5, 6.5, 2.5])
+    made = probability_of_improvement([a] * 8, [b] * 8)
+    seeds = [np.mean(a[i] > b) + np.mean(a > b[i]) for i in range(6)]
+    half = stats.t.ppf(0.975, 5) * np.std(seeds, ddof=1) / math.sqrt(6)
+    assert (made.low, made.high) == pytest.approx((made.estimate - half, made.estimate + half))
+    assert newcombe(made.estimate, made.low, 6, 6, 8) > 1
 
 
 def test_a_method_that_is_always_ahead_is_not_certain_to_be():

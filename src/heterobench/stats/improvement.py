@@ -26,11 +26,15 @@ def probability_of_improvement(
     task this is the Mann-Whitney U statistic over the number of pairs m n. `n` counts runs of both, `n_finite` the
     finite ones.
 
-    The interval holds every P for which |estimate - P| <= t sqrt(V(P)), with V the mean over tasks, over their number,
-    of P (1 - P) (1 + (N - 1) ((1 - P) / (2 - P) + P / (1 + P))) / (m n), N = (m + n) / 2: the score interval of
-    Newcombe, Statistics in Medicine 25 (2006) 559, method 5, with Student's quantile of m + n - 2 degrees (of the task
-    with the fewest runs) for the normal one. Where every run of a is ahead it is not of zero width, as one from runs
-    drawn again is. In simulation it holds P in at least 93 % of all cases from three runs on, mostly more.
+    At each end the interval is the wider of two. One takes runs for independent and holds every P for which
+    |estimate - P| <= t sqrt(V(P)), with V the mean over tasks, over their number, of
+    P (1 - P) (1 + (N - 1) ((1 - P) / (2 - P) + P / (1 + P))) / (m n), N = (m + n) / 2: the score interval of Newcombe,
+    Statistics in Medicine 25 (2006) 559, method 5, with Student's quantile of m + n - 2 degrees (of the task with the
+    fewest runs) for the normal one. It is not of zero width where every run of a is ahead. The other has the seed as
+    its unit, since a seed is shared by tasks and methods: Student's interval of how often the seed's run of a beats
+    runs of b plus how often runs of a beat the seed's run of b, means over tasks (the projection of U; Hoeffding,
+    Annals of Mathematical Statistics 19 (1948) 293); it takes the same number of runs everywhere, with place as seed.
+    Together they hold P in at least 93 % of all simulated cases from three runs on, mostly in more.
     The ends are NaN where a task has one run of each.
 
     Source: Agarwal et al., NeurIPS 2021, arXiv 2108.13264, section 4.3. Raises ValueError for unequal numbers of tasks.
@@ -41,7 +45,7 @@ def probability_of_improvement(
     first = [losses(array(one, f"a[{i}]", 1), direction) for i, one in enumerate(a)]
     second = [losses(array(one, f"b[{i}]", 1), direction) for i, one in enumerate(b)]
     runs = first + second
-    estimate = float(np.mean([_wins(*pair) for pair in zip(first, second, strict=True)]))
+    estimate = float(np.mean([_wins(*pair).mean() for pair in zip(first, second, strict=True)]))
     n, n_finite = sum(one.size for one in runs), int(sum(np.isfinite(one).sum() for one in runs))
     sizes = np.array([(one.size, other.size) for one, other in zip(first, second, strict=True)])
     degrees = int(sizes.sum(axis=1).min()) - 2
@@ -49,12 +53,22 @@ def probability_of_improvement(
         return Interval(estimate, math.nan, math.nan, n, n_finite)
     high = _end(estimate, sizes, t_quantile(degrees, level))
     low = 1 - _end(1 - estimate, sizes, t_quantile(degrees, level))
+    if len(np.unique(sizes)) == 1:
+        by_seed = np.mean([_by_run(*pair) for pair in zip(first, second, strict=True)], axis=0)
+        half = t_quantile(by_seed.size - 1, level) * float(by_seed.std(ddof=1)) / math.sqrt(by_seed.size)
+        low, high = min(low, max(0.0, estimate - half)), max(high, min(1.0, estimate + half))
     return Interval(estimate, low, high, n, n_finite)
 
 
-def _wins(first: np.ndarray, second: np.ndarray) -> float:
-    """Share of pairs of losses in which the first is smaller, equal ones counted half."""
-    return float(np.mean(first[:, None] < second) + np.mean(first[:, None] == second) / 2)
+def _wins(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """[m, n] of losses [m] and [n]: 1 where the first is smaller, 1/2 where they are equal."""
+    return (first[:, None] < second) + (first[:, None] == second) / 2
+
+
+def _by_run(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """[n]: how often run i of the first beats the second's, plus how often the first's beat run i of the second."""
+    wins = _wins(first, second)
+    return wins.mean(axis=1) + wins.mean(axis=0)
 
 
 def _variance(p: float, sizes: np.ndarray) -> float:

@@ -244,8 +244,8 @@ def _notes(benchmark: Benchmark, values: Cube, base: Arm, tests: Tests) -> tuple
         f"p: Wilcoxon's signed-rank test against {base.title} over scenarios (exact), on the means as printed, with "
         "Holm's correction.",
         f"P(better): probability that a run of the method beats a run of {base.title} in the same scenario, ties one "
-        "half, mean over scenarios. Interval: 95 %, Newcombe's score interval with Student's quantile; rather too wide "
-        "than too narrow with few seeds.",
+        "half, mean over scenarios. Interval: 95 %, the wider of Newcombe's score interval over runs and Student's "
+        "over seeds; rather too wide than too narrow with few seeds.",
         omnibus(tests.friedman(), len(values.arms)),
         *counted(values),
     )
