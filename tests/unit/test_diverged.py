@@ -324,6 +324,21 @@ def test_tables_say_it(late, late_seen):
     assert table("missing-runs", "md").count("diverged in round") == 4
 
 
+def test_where_all_runs_diverge_there_is_a_report_all_the_same(tmp_path):
+    edits = [
+        ("      - fedavg\n", f"      - {{algorithm: fedavg, hyperparameters: {AT_ONCE[1]}}}\n"),
+        ("seeds: 2", "seeds: 1"),
+    ]
+    benchmark = trained(tmp_path, AT_ONCE, *edits)
+    data = told(benchmark, evaluate_scenario(benchmark, scenario(benchmark)))
+    write_tables(data, ())
+    for name in ("accuracy", "accuracy-last"):
+        rows = [line for line in outputs.table_file(benchmark, name, "md").read_text().splitlines() if "0/1" in line]
+        assert len(rows) == 3
+        assert not any("**" in row for row in rows)
+    assert not cube(data, "validation", "test_accuracy").scenarios
+
+
 def test_rankings_count_it_by_the_rule(late, late_seen):
     data = told(late, late_seen)
     kept, lost = cube(data, "validation", "test_accuracy"), cube(data, "last", "test_accuracy")

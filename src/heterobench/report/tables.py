@@ -200,14 +200,15 @@ def by_metric(
         text = heading(scenario) if heading else labels.title(benchmark, scenario)
         return Section(scenario.name, text, grouped(benchmark, make))
 
-    sections = tuple(section(scenario) for scenario in benchmark.scenarios if scenario.name in there)
+    shown = [scenario for scenario in benchmark.scenarios if scenario.name in there] if metrics else []
+    sections = tuple(map(section, shown))
     rows = [row for s in sections for g in s.groups for row in g.rows]
 
     def column(index: int, metric: str) -> Column:
         of = METRICS[metric]
         group, text = (columns or {}).get(metric, ("", of.title))
-        shown = digits([row.cells[index].value for row in rows], of.digits)
-        return Column(metric, text, group, of.unit, of.direction, shown)
+        decimals = digits([row.cells[index].value for row in rows], of.digits)
+        return Column(metric, text, group, of.unit, of.direction, decimals)
 
     return marked(
         Table(
