@@ -487,6 +487,19 @@ def test_a_parameter_that_is_not_finite_is_enough():
     assert scores["accuracy"].isnan().all()
 
 
+def test_an_infinite_output_is_enough():
+    """Without any NaN: one class has more than single precision holds, the others have none of it."""
+    of = data()
+    theta = torch.zeros_like(thetas(of)[0])
+    parts = of.task.layout.split(theta)
+    parts["1.bias"][0], parts["3.weight"][1, 0] = 10.0, 3e38
+    logits = of.task.forward(theta, of.federation.global_test.x)
+    assert logits[:, 1].isposinf().all()
+    assert not logits.isnan().any()
+    assert math.isnan(accuracy.measure(EvaluatedModel(of, theta))["test_accuracy"])
+    assert of.task.scores(theta, of.federation.global_test.chunks())["accuracy"].isnan().all()
+
+
 def test_a_diverged_model_has_no_corrected_accuracy():
     labels = RNG(5).integers(0, 10, 10_000)
     for place, (old, _) in MNIST.changed.items():

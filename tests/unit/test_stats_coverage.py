@@ -1,7 +1,7 @@
 """How often what tables call a 95 % interval holds the truth, with the few seeds that tables have.
 
 Truth is known because the data are drawn: from the normal distribution, where the intervals are made for it, and from
-the exponential one, whose skewness is 2 (that of paired differences between two methods is mostly below 0.5).
+the exponential one, whose skewness is 2. docs/intervals.md has the figures.
 """
 
 from __future__ import annotations
