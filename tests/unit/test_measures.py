@@ -500,6 +500,19 @@ def test_an_infinite_output_is_enough():
     assert of.task.scores(theta, of.federation.global_test.chunks())["accuracy"].isnan().all()
 
 
+def test_no_batch_is_judged_by_a_model_that_has_no_answer_in_another():
+    of = data()
+    theta = torch.zeros_like(thetas(of)[0])
+    parts = of.task.layout.split(theta)
+    parts["1.weight"][0, 0], parts["3.weight"][1, 0] = 1e3, 3e38  # beyond single precision where the first input is > 0
+    test = of.federation.global_test
+    negative = test.x[:, 0] <= 0
+    batches = [test.batch(np.flatnonzero(chosen.numpy())) for chosen in (negative, ~negative)]
+    assert of.task.scores(theta, batches[:1])["accuracy"].isfinite().all()
+    assert of.task.scores(theta, batches)["accuracy"].isnan().all()
+    assert not of.task.scores(theta, batches)["loss"].isnan().all(), "a loss is what it is"
+
+
 def test_a_diverged_model_has_no_corrected_accuracy():
     labels = RNG(5).integers(0, 10, 10_000)
     for place, (old, _) in MNIST.changed.items():

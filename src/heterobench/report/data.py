@@ -13,7 +13,7 @@ import pandas as pd
 
 from heterobench.errors import RunError
 from heterobench.files import read_json
-from heterobench.records.record import COMPUTED, PROVENANCE, decode
+from heterobench.records.record import COMPUTED, DIVERGED, PROVENANCE, decode
 from heterobench.report import outputs
 from heterobench.report.aggregate import aggregate
 from heterobench.report.table import Source
@@ -67,6 +67,15 @@ class ReportData:
         """(scenario, arm, seed) -> its row of `ledger`."""
         rows = self.ledger.to_dict("records")
         return {(row["scenario"], row["arm"], int(row["seed"])): row for row in rows}
+
+    @cached_property
+    def diverged(self) -> dict[tuple[str, str], set[int]]:
+        """(scenario, arm) -> seeds of the runs that have diverged."""
+        found: dict[tuple[str, str], set[int]] = defaultdict(set)
+        for (scenario, arm, seed), row in self.runs.items():
+            if row["status"] == DIVERGED:
+                found[scenario, arm].add(seed)
+        return dict(found)
 
     @cached_property
     def provenance(self) -> dict[tuple[str, str, int], dict[str, Any]]:

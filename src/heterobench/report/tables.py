@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from heterobench.records.record import DIVERGED
 from heterobench.report import labels
 from heterobench.report.metrics import CENSORED_AT, METRICS
 from heterobench.report.table import Cell, Column, Group, Row, Section, Source, Table
@@ -92,9 +91,8 @@ def mean_cell(data: ReportData, source: Source) -> Cell:
 
 def _diverged_since(data: ReportData, source: Source) -> bool:
     """Whether a finite value is of a run whose last model is not finite any more."""
-    found = data.values.get(source, {})
-    states = {seed: data.runs[source.scenario, source.arm, seed]["status"] for seed in found}
-    return any(states[seed] == DIVERGED and math.isfinite(value) for seed, value in found.items())
+    diverged, found = data.diverged.get((source.scenario, source.arm), ()), data.values.get(source, {})
+    return any(math.isfinite(found.get(seed, math.nan)) for seed in diverged)
 
 
 def undefined(data: ReportData, source: Source) -> str:
