@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -109,12 +109,14 @@ class Best:
     """The round with the highest validation accuracy so far; of equal ones the earliest.
 
     Without validation examples it is the last round. A round whose model has diverged is it only as long as all rounds
-    have: then there is no better model to keep, and its scores are NaN.
+    have: then there is no better model to keep, and its scores are NaN. `diverged`: the round from which on a model was
+    not finite; None where the last ones are.
     """
 
     theta: Tensor
     accuracy: float = float("-inf")
     round: int = 0
+    diverged: int | None = None
 
     def look(self, theta: Tensor, accuracy: float, round: int, diverged: bool) -> None:
         """`accuracy` is NaN where there are no validation examples, and where the model has `diverged`."""
@@ -123,19 +125,6 @@ class Best:
                 self.theta, self.round = theta.clone(), round
         elif accuracy > self.accuracy or np.isnan(accuracy):
             self.theta, self.accuracy, self.round = theta.clone(), accuracy, round
-
-
-class Trained(NamedTuple):
-    """What `train` returns: the last state, the model(s) after the last round, the best on validation data.
-
-    `whole`: whether no round is left. `diverged`: the round from which on a model was not finite; None where all are.
-    """
-
-    state: RunState
-    theta: Tensor
-    best: Best
-    whole: bool
-    diverged: int | None
 
 
 def train(
@@ -147,27 +136,28 @@ def train(
     until: int | None = None,
     snapshots: int = 0,
     meter: energy.Meter | None = None,
-) -> Trained:
+) -> tuple[RunState, Tensor, Best]:
     """All rounds of a run, or those up to round `until`, from its last checkpoint where there is one.
 
     `federation` is what is evaluated (the setting's own may be pooled); `about` is the provenance. `snapshots` says how
     many global models are kept along the way (`snapshot_rounds`); of personal models none are. `meter` counts the
     energy, which is modelled without one.
-    A run that is left before its last round leaves a checkpoint, and goes on from it with the bits that it would have
-    had anyway. A run of which no model is finite any more ends there, with the scores of that round.
+    Returns the last state, the model(s) after the last round, and the best on validation data. A run that is left
+    before its last round leaves a checkpoint, and goes on from it with the bits that it would have had anyway. A run of
+    which no model is finite any more ends there, with the scores of that round.
     """
     budget, folder = setting.budget, recorder.folder / record.CHECKPOINTS
     meter, told = meter or energy.Modelled(), None
     stored = checkpoint.load(folder, setting.task.device)
     if stored:
         state, extra, notes = stored
-        best, diverged = Best(extra["selected"], notes["best"], notes["best_round"]), notes["diverged"]
+        best = Best(extra["selected"], notes["best"], notes["best_round"], notes["diverged"])
         seconds, evaluation, offsets = notes["seconds"], notes["evaluation"], notes["offsets"]
         joules, told = notes["joules"], notes["energy"]
         log.info("%s: goes on after round %d", recorder.folder, state.round)
     else:
         state = begin(setting, folder)
-        best, diverged = Best(thetas(setting, state, len(federation))), None
+        best = Best(thetas(setting, state, len(federation)))
         seconds, evaluation, joules, offsets = 0.0, 0.0, 0.0, {}
     told = energy.continued(told, meter.about())
     recorder.begin(about | {"energy": told}, offsets)
@@ -177,7 +167,7 @@ def train(
         notes = {
             "best": best.accuracy,
             "best_round": best.round,
-            "diverged": diverged,
+            "diverged": best.diverged,
             "seconds": seconds,
             "evaluation": evaluation,
             "joules": joules,
@@ -203,7 +193,8 @@ def train(
             unusable = not bool(finite.all()) or (np.isnan(metric) and len(federation.all_validation) > 0)
             best.look(theta, metric, state.round, unusable)
             unusable = unusable or np.isnan(metrics.get("test_accuracy", 0.0))
-            diverged, lost = (diverged or state.round) if unusable else None, not bool(finite.any())
+            best.diverged = (best.diverged or state.round) if unusable else None
+            lost = not bool(finite.any())
             if state.round in kept and theta.dim() == 1:
                 notes = {"run_id": recorder.config["run_id"], "round": state.round}
                 saved_model.save(record.snapshot(recorder.folder, state.round), setting.task.layout, theta, notes)
@@ -220,9 +211,9 @@ def train(
     whole = state.round == budget.rounds or lost
     if not whole:
         store()
-    status = "paused" if not whole else record.FINISHED if diverged is None else record.DIVERGED
+    status = "paused" if not whole else record.FINISHED if best.diverged is None else record.DIVERGED
     recorder.progress(state.round, budget.rounds, seconds, ("validation_accuracy", metric), status)
-    return Trained(state, theta, best, whole, diverged)
+    return state, theta, best
 
 
 def run(
@@ -317,25 +308,26 @@ def compute(
     try:
         with contextlib.closing(energy.meter(str(setting.task.device), distributed.first_here())) as meter:
             more = (checkpoint_seconds, until, snapshots, meter)
-            state, theta, best, whole, diverged = train(setting, federation, recorder, about, *more)
+            state, theta, best = train(setting, federation, recorder, about, *more)
     except Exception:
         with contextlib.suppress(OSError):  # a full disk is told by the error itself
             recorder.end("failed", error=traceback.format_exc())
         raise
-    if not whole:
+    alive = finite_models(theta, federation.active)
+    if state.round < setting.budget.rounds and bool(alive.any()):
         recorder.close()
         return False
     about = {"selected_round": best.round}
-    if diverged is not None:
-        log.warning("%s: diverged in round %d", folder, diverged)
-        about |= {"diverged": diverged, "rounds_left": setting.budget.rounds - state.round}
+    if best.diverged is not None:
+        log.warning("%s: diverged in round %d", folder, best.diverged)
+        about |= {"diverged": best.diverged, "rounds_left": setting.budget.rounds - state.round}
         if theta.dim() == 2:
-            about["diverged_clients"] = int((~finite_models(theta, federation.active)).sum())
+            about["diverged_clients"] = int((~alive).sum())
     run_id = recorder.config["run_id"]
     saved_model.save(folder / record.FINAL, layout, theta, {"run_id": run_id, "round": state.round})
     saved_model.save(folder / record.SELECTED, layout, best.theta, {"run_id": run_id, "round": best.round})
     seconds = record.Record(folder).timing[-1]["seconds"]
-    status = record.FINISHED if diverged is None else record.DIVERGED
+    status = record.FINISHED if best.diverged is None else record.DIVERGED
     recorder.end(status, rounds=state.round, seconds=seconds, **about)
     return True
 
