@@ -6,8 +6,10 @@ belongs to the whole run. What is measured of models and runs stands in `heterob
 a benchmark file chooses among the groups.
 
 Nothing that is missing stops an evaluation. A run that is not there or failed has no values, and a whole record of
-which something was removed has those that can still be had; the ledger says of every run what became of it, and what
-is absent. What was altered after the run had ended counts as absent: its digest is not the one that ends the run.
+which something was removed has those that can still be had. A run that has diverged has no score of its last model; the
+one selected on validation data is of a round before, where there is one with a model that is finite, and has its own.
+The ledger says of every run what became of it, and what is absent. What was altered after the run had ended counts as
+absent: its digest is not the one that ends the run.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
@@ -44,7 +47,7 @@ def evaluate_scenario(benchmark: Benchmark, scenario: str, threads: int = 1) -> 
 def judged_runs(benchmark: Benchmark, scenario: str, threads: int = 1) -> list[Run]:
     """All runs of a scenario, with what their records and models tell."""
     runs = read_runs(benchmark, scenario)
-    judge_models(benchmark, [run for run in runs if run.finished], threads)
+    judge_models(benchmark, [run for run in runs if run.computed], threads)
     return runs
 
 
@@ -52,7 +55,7 @@ def judged_runs(benchmark: Benchmark, scenario: str, threads: int = 1) -> list[R
 
 
 def judge_models(benchmark: Benchmark, runs: Iterable[Run], threads: int = 1) -> None:
-    """Add what the models of finished `runs` of one scenario tell."""
+    """Add what the models of `runs` of one scenario tell, which are computed to their end."""
     by_seed: dict[int, list[Run]] = {}
     for run in runs:
         by_seed.setdefault(run.seed, []).append(run)
@@ -92,7 +95,8 @@ def _judge(run: Run, data: EvaluationData, chosen: tuple[str, ...], baseline: Te
         run.put("validation", found if same else measured(model, chosen, ANY))
         if not model.personal:
             (answers,) = model.answers
-            run.correct = right(answers.test, answers.test_labels)
+            judged = right(answers.test, answers.test_labels)
+            run.correct = judged > 0 if np.isfinite(judged).all() else None
     personal = any(theta is not None and theta.dim() == 2 for theta in (last, selected))
     if run.job.snapshots and not personal:
         _snapshots(run, data, chosen, end)
@@ -100,7 +104,8 @@ def _judge(run: Run, data: EvaluationData, chosen: tuple[str, ...], baseline: Te
 
 def _snapshots(run: Run, data: EvaluationData, chosen: tuple[str, ...], end: dict[str, float]) -> None:
     """Add what is measured along the way (`end`: of the last model), and tell which models are absent."""
-    wanted = sorted(snapshot_rounds(run.job.scenario.budget, run.job.snapshots))
+    last = int(run.reading.end.get("rounds", run.job.scenario.budget.rounds))  # it may have diverged before
+    wanted = sorted(r for r in snapshot_rounds(run.job.scenario.budget, run.job.snapshots) if r <= last)
     kept = [round for round in wanted if run.reading.left(record.snapshot_name(round))]
     if absent := [str(round) for round in wanted if round not in kept]:
         run.reading.problems.append(f"{record.SNAPSHOTS}: no model of round {', '.join(absent)}")

@@ -16,7 +16,7 @@ import pandas as pd
 
 from heterobench.files import altered, atomic, file_digest, read_json, write_sealed
 from heterobench.measures.costs import costs
-from heterobench.measures.reading import FINISHED, Reading, read
+from heterobench.measures.reading import Reading, read
 from heterobench.records import record
 from heterobench.report import outputs
 from heterobench.report.labels import is_personal
@@ -38,7 +38,8 @@ class Evaluated(NamedTuple):
 class Run:
     """What is found of one run: `values` by (selection, metric), `points` by (round, metric) beside the record's own.
 
-    `correct` bool [n]: which examples of the global test set the selected model has right.
+    `correct` bool [n]: which examples of the global test set the selected model has right. A run that has diverged has
+    values: those of the round that was selected before, and for the last round that they are not finite.
     """
 
     job: Job
@@ -49,8 +50,9 @@ class Run:
     correct: np.ndarray | None = None
 
     @property
-    def finished(self) -> bool:
-        return self.reading.status == FINISHED
+    def computed(self) -> bool:
+        """Whether it has a record and models: finished, or diverged."""
+        return self.reading.status in record.COMPUTED
 
     def put(self, selection: str, found: dict[str, float]) -> None:
         self.values |= {(selection, metric): value for metric, value in found.items()}
@@ -69,7 +71,7 @@ def read_runs(benchmark: Benchmark, scenario: str) -> list[Run]:
         for seed in benchmark.seeds:
             line = manifest.get(seed, {})
             run = Run(job, seed, read(job.run_folder(seed), _failure(line), personal))
-            if run.finished:
+            if run.computed:
                 _compare(run, line)
                 _put_record(run)
             runs.append(run)
@@ -108,7 +110,8 @@ def _put_record(run: Run) -> None:
     for selection, round in _selected(run).items():
         known = {name: metrics.at(round, name) for name in FROM_RECORD if name in metrics.columns}
         run.put(selection, known | {"round": float(round)})
-    run.put("run", costs(metrics.rounds, metrics.columns, timing.columns, run.job.scenario.target))
+    stopped = bool(run.reading.end.get("rounds_left"))
+    run.put("run", costs(metrics.rounds, metrics.columns, timing.columns, run.job.scenario.target, stopped))
     accuracy = metrics.columns.get("test_accuracy")
     if accuracy is not None and not np.isnan(accuracy).all():
         best = int(np.nanargmax(accuracy))

@@ -96,7 +96,10 @@ class Task(Protocol):
         """This task with `grad` and `features` that torch.func.vmap can map, and a `grad` that obeys batch.weight."""
 
     def scores(self, theta: Tensor, batches) -> dict[str, Tensor]:
-        """Score name -> float [n], one number for each example of `batches`, in their order."""
+        """Score name -> float [n], one number for each example of `batches`, in their order.
+
+        "accuracy" is 1 or 0; NaN for all of them where the model has diverged, for then it has no answers (`hits`).
+        """
 
 
 @dataclass(frozen=True)
@@ -123,6 +126,24 @@ class Layout:
 
 def _as(values: Tensor, dtype: torch.dtype) -> Tensor:
     return values.to(dtype) if values.is_floating_point() else values  # tokens stay whole numbers
+
+
+def hits(logits: Tensor, labels: Tensor) -> Tensor:
+    """Whether the class with the highest logit is the label: 1 or 0, [..., n], of logits [..., n, classes].
+
+    NaN for all n where one of the logits is not finite: `argmax` of NaN is class 0, which nobody has predicted.
+    """
+    right = (logits.argmax(-1) == labels).to(logits.dtype)
+    finite = logits.isfinite().flatten(-2).all(-1, keepdim=True)
+    return torch.where(finite, right, torch.nan)
+
+
+def _finite(theta: Tensor, logits: Tensor) -> Tensor:
+    """The logits [..., n, classes] of models theta [..., P]; NaN for a model with a parameter that is not finite.
+
+    Not every such parameter shows: behind a ReLU a bias of minus infinity is a unit that is off.
+    """
+    return torch.where(theta.isfinite().all(-1)[..., None, None], logits, torch.nan)
 
 
 def _mean_loss(logits: Tensor, batch: Batch) -> Tensor:
@@ -299,19 +320,21 @@ class Classification:
 
     @torch.no_grad()
     def forward(self, theta: Tensor, x: Tensor) -> Tensor:
-        """Logits [B, classes] of x [B, *shape] as `scores` judges them, without a graph."""
+        """Logits [B, classes] of x [B, *shape] as `scores` judges them, without a graph; NaN of a diverged model."""
         net = self._bind(theta)
         chain = self._chain(x)
-        return chain(self._parts, x) if chain else net(x)
+        return _finite(theta, chain(self._parts, x) if chain else net(x))
 
     def scores(self, theta: Tensor, batches) -> dict[str, Tensor]:
-        losses, hits = [], []
+        losses, right = [], []
         for x, y, _ in batches:
             logits = self.forward(theta, x)
             losses.append(functional.cross_entropy(logits, y, reduction="none"))
-            hits.append((logits.argmax(1) == y).to(logits.dtype))
+            right.append(hits(logits, y))
         empty = [theta.new_zeros(0)]
-        return {"loss": torch.cat(losses or empty), "accuracy": torch.cat(hits or empty)}
+        accuracy = torch.cat(right or empty)
+        accuracy = torch.where(accuracy.isfinite().all(), accuracy, torch.nan)
+        return {"loss": torch.cat(losses or empty), "accuracy": accuracy}
 
     @torch.no_grad()
     def scores_many(self, thetas: Tensor, batch: Batch) -> dict[str, Tensor]:
@@ -322,8 +345,9 @@ class Classification:
         from torch.func import functional_call, vmap
 
         logits = vmap(lambda theta, own: functional_call(self._net, self.layout.split(theta), (own,)))(thetas, batch.x)
+        logits = _finite(thetas, logits)
         loss = functional.cross_entropy(logits.flatten(0, 1), batch.y.flatten(), reduction="none")
-        return {"loss": loss.view(batch.y.shape), "accuracy": (logits.argmax(2) == batch.y).to(logits.dtype)}
+        return {"loss": loss.view(batch.y.shape), "accuracy": hits(logits, batch.y)}
 
 
 class _Functional:

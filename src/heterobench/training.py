@@ -96,17 +96,35 @@ def snapshot_rounds(budget: Budget, count: int) -> frozenset[int]:
     return frozenset(evaluated[int(place)] for place in places)
 
 
+def finite_models(theta: Tensor, clients: np.ndarray) -> Tensor:
+    """bool [models]: whether all parameters of the global model [P], or of the `clients`' own [clients, P], are finite.
+
+    Where none is, nothing can come to life again: what is sent, trained and averaged is no number either.
+    """
+    models = theta[None] if theta.dim() == 1 else theta[torch.from_numpy(clients.copy()).to(theta.device)]
+    return models.isfinite().all(1)
+
+
 @dataclass
 class Best:
-    """The round with the highest validation accuracy so far; of equal ones the earliest."""
+    """The round with the highest validation accuracy so far; of equal ones the earliest.
+
+    Without validation examples it is the last round. A round whose model has diverged is it only as long as all rounds
+    have: then there is no better model to keep, and its scores are NaN. `diverged`: the round from which on a model was
+    not finite; None where the last ones are.
+    """
 
     theta: Tensor
     accuracy: float = float("-inf")
     round: int = 0
+    diverged: int | None = None
 
-    def look(self, theta: Tensor, accuracy: float, round: int) -> None:
-        # without validation examples the accuracy is NaN: then the last round is the selected one
-        if accuracy > self.accuracy or np.isnan(accuracy):
+    def look(self, theta: Tensor, accuracy: float, round: int, diverged: bool) -> None:
+        """`accuracy` is NaN where there are no validation examples, and where the model has `diverged`."""
+        if diverged:
+            if self.accuracy == float("-inf"):
+                self.theta, self.round = theta.clone(), round
+        elif accuracy > self.accuracy or np.isnan(accuracy):
             self.theta, self.accuracy, self.round = theta.clone(), accuracy, round
 
 
@@ -128,7 +146,8 @@ def train(
     energy, which is modelled without one. `last_checkpoint`: bytes that the checkpoint after the last round may take,
     which is what a longer run goes on from; a larger one is not made.
     Returns the last state, the model(s) after the last round, and the best on validation data. A run that is left
-    before its last round leaves a checkpoint, and goes on from it with the bits that it would have had anyway.
+    before its last round leaves a checkpoint, and goes on from it with the bits that it would have had anyway. A run of
+    which no model is finite any more ends there, with the scores of that round.
     """
     budget, folder = setting.budget, recorder.folder / record.CHECKPOINTS
     meter, told = meter or energy.Modelled(), None
@@ -146,7 +165,7 @@ def train(
     stored = checkpoint.load(folder, setting.task.device, fault)
     if stored:
         state, extra, notes = stored
-        best = Best(extra["selected"], notes["best"], notes["best_round"])
+        best = Best(extra["selected"], notes["best"], notes["best_round"], notes["diverged"])
         seconds, evaluation, files = notes["seconds"], notes["evaluation"], notes["files"]
         joules, told = notes["joules"], notes["energy"]
         log.info("%s: goes on after round %d", recorder.folder, state.round)
@@ -162,6 +181,7 @@ def train(
         notes = {
             "best": best.accuracy,
             "best_round": best.round,
+            "diverged": best.diverged,
             "seconds": seconds,
             "evaluation": evaluation,
             "joules": joules,
@@ -170,13 +190,21 @@ def train(
         }
         checkpoint.save(folder, state, {"selected": best.theta}, notes)
 
+    last = budget.rounds if until is None else min(until, budget.rounds)
+    one, lost = "personalised" not in setting.algorithm.tags, False
+
     def look() -> None:
-        nonlocal theta, metric, evaluation
+        nonlocal theta, metric, evaluation, lost
         began = time.perf_counter()
         theta = thetas(setting, state, len(federation))
+        finite = finite_models(theta, federation.active)
         metrics = evaluate(setting.task, federation, theta)
         metric = metrics["validation_accuracy"]
-        best.look(theta, metric, state.round)
+        unusable = not bool(finite.all()) or (np.isnan(metric) and len(federation.all_validation) > 0)
+        best.look(theta, metric, state.round, unusable)
+        unusable = unusable or np.isnan(metrics.get("test_accuracy", 0.0))
+        best.diverged = (best.diverged or state.round) if unusable else None
+        lost = not bool(finite.any())
         if state.round in kept and theta.dim() == 1:
             notes = {"run_id": recorder.config["run_id"], "round": state.round}
             path = record.snapshot(recorder.folder, state.round)
@@ -189,27 +217,27 @@ def train(
         clock |= {} if np.isnan(joules) else {"joules": joules}
         recorder.append(record.TIMING, {"round": state.round} | clock)
 
-    last = budget.rounds if until is None else min(until, budget.rounds)
-    while state.round < last:
+    while state.round < last and not lost:
         began, before = time.perf_counter(), meter.joules()
         state = advance(setting, state)
         seconds += time.perf_counter() - began
         joules += distributed.total(meter.joules() - before)
-        if state.round % budget.evaluate_every == 0:
+        due = state.round % budget.evaluate_every == 0
+        if due or (one and not setting.algorithm.model(state.server).isfinite().all()):
             look()
         recorder.progress(state.round, budget.rounds, seconds, ("validation_accuracy", metric), "running")
-        if time.monotonic() - saved >= checkpoint_seconds and state.round < budget.rounds:
+        if time.monotonic() - saved >= checkpoint_seconds and state.round < budget.rounds and not lost:
             store()
             saved = time.monotonic()
-    whole = state.round == budget.rounds
+    whole = state.round == budget.rounds or lost
     if not whole:
         store()
-    elif checkpoint.size(state, {"selected": best.theta}) <= last_checkpoint:
+    elif not lost and checkpoint.size(state, {"selected": best.theta}) <= last_checkpoint:
         store()
         checkpoint.trim(folder, state)
-    if whole and state.round % budget.evaluate_every:  # after the checkpoint: a longer run does not look here
+    if whole and not lost and state.round % budget.evaluate_every:  # after the checkpoint: a longer run looks elsewhere
         look()
-    status = "finished" if whole else "paused"
+    status = "paused" if not whole else record.FINISHED if best.diverged is None else record.DIVERGED
     recorder.progress(state.round, budget.rounds, seconds, ("validation_accuracy", metric), status)
     return state, theta, best
 
@@ -323,15 +351,23 @@ def compute(
     except Exception:
         recorder.end("failed", error=traceback.format_exc())
         raise
-    if state.round < setting.budget.rounds:
+    alive = finite_models(theta, federation.active)
+    if state.round < setting.budget.rounds and bool(alive.any()):
         recorder.close()
         return False
+    about = {"selected_round": best.round}
+    if best.diverged is not None:
+        log.warning("%s: diverged in round %d", folder, best.diverged)
+        about |= {"diverged": best.diverged, "rounds_left": setting.budget.rounds - state.round}
+        if theta.dim() == 2:
+            about["diverged_clients"] = int((~alive).sum())
     run_id = recorder.config["run_id"]
     saved_model.save(folder / record.FINAL, layout, theta, {"run_id": run_id, "round": state.round})
     saved_model.save(folder / record.SELECTED, layout, best.theta, {"run_id": run_id, "round": best.round})
     seconds = record.Record(folder).timing[-1]["seconds"]
-    recorder.end("finished", rounds=state.round, seconds=seconds, selected_round=best.round)
-    if checkpoint.size(state, {"selected": best.theta}) > last_checkpoint:
+    status = record.FINISHED if best.diverged is None else record.DIVERGED
+    recorder.end(status, rounds=state.round, seconds=seconds, **about)
+    if not bool(alive.any()) or checkpoint.size(state, {"selected": best.theta}) > last_checkpoint:
         shutil.rmtree(folder / record.CHECKPOINTS, ignore_errors=True)
     return True
 

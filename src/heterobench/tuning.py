@@ -6,8 +6,8 @@ validation   the highest validation accuracy, each run at its own best round; of
              there, then the earlier trial. The test set has no say.
 oracle       the highest test accuracy after the last round, no round chosen. Nobody could do this: an upper bound.
 
-Accuracies are means over the seeds of the trials. A trial with a run that failed, or whose score is not a number,
-is below all others.
+Accuracies are means over the seeds of the trials. A trial with a run that failed or diverged has no score and is below
+all others: it is not chosen for what it had reached before.
 """
 
 from __future__ import annotations
@@ -44,12 +44,13 @@ class Score(NamedTuple):
 def at_best_round(rounds: Iterable[dict[str, Any]], until: float = math.inf) -> Score:
     """Validation accuracy at the best of the evaluated rounds up to `until`, and the validation loss there.
 
-    The best round is the one whose model a run keeps: the earliest with the highest accuracy.
+    The best round is the one whose model a run keeps: the earliest with the highest accuracy. A run whose last model
+    there has diverged has no score.
     """
     seen = [row["metrics"] for row in rounds if row["round"] <= until]
     accuracies = [metrics.get("validation_accuracy", math.nan) for metrics in seen]
     finite = [value for value in accuracies if math.isfinite(value)]
-    if not finite:
+    if not finite or not math.isfinite(accuracies[-1]):
         return Score(math.nan)
     best = seen[accuracies.index(max(finite))]
     return Score(best["validation_accuracy"], best.get("validation_loss", math.inf))
@@ -163,10 +164,17 @@ def _rounds(job: Job, seed: int) -> list[dict[str, Any]]:
     return record.Record(job.run_folder(seed)).rounds
 
 
+def _score(job: Job, seed: int, until: float) -> Score:
+    run = record.Record(job.run_folder(seed))
+    if (end := run.end) and end["status"] == record.DIVERGED:
+        return Score(math.nan)
+    return at_best_round(run.rounds, until)
+
+
 def _scores(jobs: Sequence[Job], tuning: Tuning, failed: dict[int, str], until: float = math.inf) -> list[Score]:
     """Validation score of each trial, up to a round."""
     return [
-        Score(math.nan) if n in failed else mean([at_best_round(_rounds(job, seed), until) for seed in tuning.seeds])
+        Score(math.nan) if n in failed else mean([_score(job, seed, until) for seed in tuning.seeds])
         for n, job in enumerate(jobs)
     ]
 
@@ -195,6 +203,8 @@ def _stop(jobs: Iterable[Job], seeds: Sequence[int]) -> None:
     for job in jobs:
         for seed in seeds:
             folder = job.run_folder(seed)
+            if record.Record(folder).computed:  # it has diverged, and has ended by itself
+                continue
             rounds = [row["round"] for row in _rounds(job, seed)]
             record.seal(folder, "stopped", rounds=max(rounds))
 
@@ -223,6 +233,8 @@ def _answer(
             trials.append(about | {"rounds": 0, "run_ids": {}, "error": failed[number]})
             continue
         runs = {seed: record.Record(job.run_folder(seed)) for seed in tuning.seeds}
+        if any(run.end["status"] == record.DIVERGED for run in runs.values()):
+            about["status"] = record.DIVERGED
         ids = {str(seed): run.config["run_id"] for seed, run in runs.items()}
         trials.append(about | {"rounds": max(run.end["rounds"] for run in runs.values()), "run_ids": ids})
     return {

@@ -906,7 +906,7 @@ def test_code_counts_for_everything_that_imports_it(copy):
         ("combine.py", "n / total", "n / count"),
         ("executor/local.py", "steps * work.lr", "work.lr"),
         ("engine/synchronous.py", "round=round + 1", "round=round + 2"),
-        ("task.py", "argmax(1)", "argmin(1)"),
+        ("task.py", "argmax(-1)", "argmin(-1)"),
         ("federation.py", "// rounds", "// (rounds + 1)"),
         ("opening.py", "% stages", "% (stages + 1)"),
         ("data/transforms.py", "1 / (", "2 / ("),

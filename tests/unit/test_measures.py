@@ -438,6 +438,91 @@ def test_nothing_is_said_of_the_surroundings_of_personal_or_diverged_models(meas
     assert measure(EvaluatedModel(of, math.inf * drawn[0], drawn[0])) == {}
 
 
+# models that have diverged
+
+
+def diverged(of, client=0):
+    """What gradient descent with a step size of 1e20 on a client's examples comes to."""
+    theta, batch = of.task.init(0), of.federation.pool.batch(of.federation.train[client])
+    for _ in range(5):
+        theta = theta - 1e20 * of.task.grad(theta, batch)[0]
+    assert not of.task.forward(theta, batch.x).isfinite().any()
+    return theta
+
+
+@pytest.mark.parametrize("personal", [False, True])
+def test_no_group_says_anything_of_a_model_that_has_diverged(personal):
+    """Of personal models it is enough that one client's has; held out clients' own are none of a method's."""
+    group = RNG(3).integers(-1, 2, CLIENTS * EACH)
+    of = data(classes=2, held=HELD, protected={"sex": Attribute(group, 2)})
+    theta = thetas(of)
+    theta[2] = diverged(of)
+    whole = measured(EvaluatedModel(of, thetas(of) if personal else thetas(of)[0]), measures.CHOSEN, ANY)
+    found = measured(EvaluatedModel(of, theta if personal else theta[2]), measures.CHOSEN, ANY)
+    assert {name for name in whole if name.startswith(("test_", "client_", "held_out", "ece"))} <= set(found)
+    assert [name for name, value in found.items() if math.isfinite(value)] == []
+    assert "equalised_odds_sex" in whole
+    assert "equalised_odds_sex" not in found
+
+
+def test_only_the_examples_of_the_client_concerned_are_judged_by_no_model():
+    of = data()
+    theta = thetas(of)
+    theta[2] = diverged(of)
+    found, owner = EvaluatedModel(of, theta).test_scores, np.repeat(np.arange(CLIENTS), of.test_sizes)
+    assert np.array_equal(np.isnan(found["accuracy"]), owner == 2)
+    for client in (0, 1, 3, 4):
+        rows = of.federation.test[client]
+        right = by_hand(of, theta[client], of.federation.pool.x[rows]).argmax(1) == of.federation.pool.y[rows].numpy()
+        assert np.array_equal(found["accuracy"][owner == client], right)
+
+
+def test_a_parameter_that_is_not_finite_is_enough():
+    """Behind a ReLU a bias of minus infinity is a unit that is off: the logits are numbers all the same."""
+    of = data()
+    theta = thetas(of)[0]
+    of.task.layout.split(theta)["1.bias"][0] = -math.inf
+    assert math.isnan(accuracy.measure(EvaluatedModel(of, theta))["test_accuracy"])
+    scores = of.task.scores(theta, of.federation.global_test.chunks())
+    assert scores["accuracy"].isnan().all()
+
+
+def test_an_infinite_output_is_enough():
+    """Without any NaN: one class has more than single precision holds, the others have none of it."""
+    of = data()
+    theta = torch.zeros_like(thetas(of)[0])
+    parts = of.task.layout.split(theta)
+    parts["1.bias"][0], parts["3.weight"][1, 0] = 10.0, 3e38
+    logits = of.task.forward(theta, of.federation.global_test.x)
+    assert logits[:, 1].isposinf().all()
+    assert not logits.isnan().any()
+    assert math.isnan(accuracy.measure(EvaluatedModel(of, theta))["test_accuracy"])
+    assert of.task.scores(theta, of.federation.global_test.chunks())["accuracy"].isnan().all()
+
+
+def test_no_batch_is_judged_by_a_model_that_has_no_answer_in_another():
+    of = data()
+    theta = torch.zeros_like(thetas(of)[0])
+    parts = of.task.layout.split(theta)
+    parts["1.weight"][0, 0], parts["3.weight"][1, 0] = 1e3, 3e38  # beyond single precision where the first input is > 0
+    test = of.federation.global_test
+    negative = test.x[:, 0] <= 0
+    batches = [test.batch(np.flatnonzero(chosen.numpy())) for chosen in (negative, ~negative)]
+    assert of.task.scores(theta, batches[:1])["accuracy"].isfinite().all()
+    assert of.task.scores(theta, batches)["accuracy"].isnan().all()
+    assert not of.task.scores(theta, batches)["loss"].isnan().all(), "a loss is what it is"
+
+
+def test_a_diverged_model_has_no_corrected_accuracy():
+    labels = RNG(5).integers(0, 10, 10_000)
+    for place, (old, _) in MNIST.changed.items():
+        labels[place] = old
+    of = mnist(labels)
+    found = corrected_labels.measure(EvaluatedModel(of, diverged(of)))
+    assert len(found) == 3
+    assert all(math.isnan(value) for value in found.values())
+
+
 # costs
 
 

@@ -6,6 +6,7 @@ import csv
 import io
 import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -418,6 +419,18 @@ def test_a_tolerance_of_its_own_replaces_the_rule(project):
 def test_the_first_rule_that_applies_decides(reason, differences, ours, words):
     made = section.judge(reason, differences, ours, 80.0, 3.0)
     assert ": ".join(filter(None, made)) == words
+
+
+@pytest.mark.parametrize("lost", [{0}, {1, 3}, {0, 1, 2, 3, 4}])
+def test_the_mean_of_the_runs_that_did_not_diverge_reproduces_nothing(project, lost):
+    data = results(table(project), [math.nan if seed in lost else 0.80 for seed in range(5)])
+    name = data.benchmark.scenarios[0].name
+    ledger = [
+        {"scenario": name, "arm": "fedavg", "seed": seed, "status": "diverged" if seed in lost else "finished"}
+        for seed in range(5)
+    ]
+    runs = "1 run" if len(lost) == 1 else f"{len(lost)} runs"
+    assert verdict(replace(data, ledger=pd.DataFrame(ledger))) == f"differs: {runs} of ours diverged"
 
 
 def test_a_setting_of_ours_without_a_run_is_not_run(project):

@@ -45,17 +45,23 @@ def test_score_profile_by_hand():
     )
 
 
-def test_band_holds_the_profile_and_is_reproducible():
-    scores = generator(15, "scores").random((4, 6))
-    low, high = score_profile_band(scores, [0.2, 0.5, 0.8])
-    assert np.all((low < score_profile(scores, [0.2, 0.5, 0.8])) & (score_profile(scores, [0.2, 0.5, 0.8]) < high))
-    assert np.array_equal(low, score_profile_band(scores, [0.2, 0.5, 0.8])[0])
-
-
-def test_band_against_the_binomial_distribution():
-    # one task, half of ten runs above: a drawn share is binomial(10, 1/2) / 10
-    low, high = score_profile_band([[0.0] * 5 + [1.0] * 5], [0.5], resamples=20_000)
-    assert (low[0], high[0]) == pytest.approx(tuple(stats.binom.ppf([0.025, 0.975], 10, 0.5) / 10))
+def test_band_holds_the_profile_and_is_the_wider_of_two_intervals():
+    random = generator(5, "band")
+    scores = random.normal(0.5, 0.3, (3, 6))
+    at = np.array([-9.0, 0.2, 0.5, 0.8, 9.0])
+    low, high = score_profile_band(scores, at)
+    profile = score_profile(scores, at)
+    assert (low <= profile).all()
+    assert (profile <= high).all()
+    assert low[-1] == high[0] - 1 == 0, "a share lies in [0, 1]"
+    assert high[-1] > 0.15, "that none of 18 runs is above does not mean that none ever is"
+    for place, threshold in enumerate(at):
+        count = int((scores > threshold).sum())
+        wilson = stats.binomtest(count, 18).proportion_ci(0.95, method="wilson")
+        by_seed = (scores > threshold).mean(axis=0)
+        half = stats.t.ppf(0.975, 5) * by_seed.std(ddof=1) / math.sqrt(6)
+        assert low[place] == pytest.approx(max(0, min(wilson.low, count / 18 - half)))
+        assert high[place] == pytest.approx(min(1, max(wilson.high, count / 18 + half)))
 
 
 def test_probability_of_improvement_is_the_share_of_pairs():
@@ -69,7 +75,7 @@ def test_probability_of_improvement_is_the_share_of_pairs():
 
 def test_probability_of_improvement_weighs_tasks_alike():
     made = probability_of_improvement([[1.0], [0.0] * 9], [[0.0], [1.0] * 9])
-    assert made[:3] == (0.5, 0.5, 0.5)  # each task is certain, so drawing again changes nothing
+    assert made.estimate == 0.5
 
 
 def test_failed_runs_lose_and_tie_with_each_other():
@@ -79,19 +85,37 @@ def test_failed_runs_lose_and_tie_with_each_other():
         assert (made.n, made.n_finite) == (4, 2)
 
 
-def test_interval_of_improvement_against_all_resamples():
-    a, b = np.array([1.0, 2.0, 4.0]), np.array([0.0, 3.0])
-    every = [np.mean(np.array(x)[:, None] > np.array(y)) for x in product(a, repeat=3) for y in product(b, repeat=2)]
-    low, high = np.quantile(every, [0.1, 0.9])
-    made = probability_of_improvement([a], [b], level=0.8, resamples=20_000)
-    assert (made.low, made.high) == pytest.approx((low, high))
+def newcombe(estimate, end, m, n, tasks):
+    """How far an end is from the estimate, in Student's quantiles of its own standard error (by Hanley and McNeil)."""
+    once, twice, more = end / (2 - end), 2 * end**2 / (1 + end), (m + n) / 2 - 1
+    variance = (end * (1 - end) + more * (once - end**2) + more * (twice - end**2)) / (m * n) / tasks
+    return abs(estimate - end) / math.sqrt(variance) / stats.t.ppf(0.975, m + n - 2)
 
 
-def test_runs_of_the_two_methods_are_drawn_independently():
-    # the same draws for both would make every share exactly one half
-    made = probability_of_improvement([range(6)], [range(6)])
-    assert made.estimate == 0.5
-    assert made.low < 0.4 < 0.6 < made.high
+def test_interval_of_improvement_by_runs_solves_its_equation():
+    a, b = [[0.0, 2.0, 4.0], [1.0, 3.0, 5.0]], [[1.0, 2.5], [0.5, 4.0]]
+    made = probability_of_improvement(a, b)
+    assert 0 < made.low < made.estimate < made.high < 1
+    assert newcombe(made.estimate, made.low, 3, 2, 2) == pytest.approx(1)
+    assert newcombe(made.estimate, made.high, 3, 2, 2) == pytest.approx(1)
+    other = probability_of_improvement(b, a)
+    assert (other.low, other.high) == pytest.approx((1 - made.high, 1 - made.low))
+
+
+def test_interval_of_improvement_is_students_over_seeds_where_that_is_wider():
+    """Eight tasks that are one and the same tell no more than one."""
+    a, b = np.arange(6) * 1.0, np.array([3.5, -0.5, 1.5, 0.5, 6.5, 2.5])
+    made = probability_of_improvement([a] * 8, [b] * 8)
+    seeds = [np.mean(a[i] > b) + np.mean(a > b[i]) for i in range(6)]
+    half = stats.t.ppf(0.975, 5) * np.std(seeds, ddof=1) / math.sqrt(6)
+    assert (made.low, made.high) == pytest.approx((made.estimate - half, made.estimate + half))
+    assert newcombe(made.estimate, made.low, 6, 6, 8) > 1
+
+
+def test_a_method_that_is_always_ahead_is_not_certain_to_be():
+    made = probability_of_improvement([[4.0, 5.0, 6.0]], [[1.0, 2.0, 3.0]])
+    assert (made.estimate, made.high) == (1.0, 1.0)
+    assert 0.2 < made.low < 0.6
 
 
 def test_single_runs_have_no_interval():
@@ -105,5 +129,3 @@ def test_bad_arguments_are_named():
         profile_score(COSTS, 1.0)
     with pytest.raises(ValueError, match="b: must have the tasks"):
         probability_of_improvement([[1.0]], [[1.0], [2.0]])
-    with pytest.raises(ValueError, match="resamples"):
-        score_profile_band([[1.0, 2.0]], [0.5], resamples=10)

@@ -52,21 +52,21 @@ def test_curve_is_not_read_beyond_twice_the_sizes():
 
 
 def test_seeds_give_intervals_and_failed_seeds_are_left_out_whole():
-    noise = generator(23, "noise").normal(0, 0.01, (4, SIZES.size))
+    noise = generator(23, "noise").normal(0, 0.01, (20, SIZES.size))
     errors = (0.1 + 2 * SIZES**-0.5) * np.exp(noise)
     broken = np.vstack([errors, errors[0]])
-    broken[4, 2] = math.nan
+    broken[20, 2] = math.nan
     made = fit_scaling_seeds(SIZES, broken, resamples=100)
-    assert (made.n, made.n_whole) == (5, 4)
+    assert (made.n, made.n_whole) == (21, 20)
     assert made.curve == fit_scaling(SIZES, errors.mean(axis=0))
-    assert made == (*fit_scaling_seeds(SIZES, errors, resamples=100)[:4], 5, 4)
+    assert made == (*fit_scaling_seeds(SIZES, errors, resamples=100)[:4], 21, 20)
     assert made.exponent[0] < made.curve.exponent < made.exponent[1]
 
 
 def test_equal_seeds_have_intervals_of_zero_width():
-    made = fit_scaling_seeds(SIZES, np.tile(0.1 + 2 * SIZES**-0.5, (2, 1)), resamples=100)
+    made = fit_scaling_seeds(SIZES, np.tile(0.1 + 2 * SIZES**-0.5, (20, 1)), resamples=100)
     assert made.exponent == pytest.approx((made.curve.exponent,) * 2)
-    assert math.isnan(fit_scaling_seeds(SIZES, [0.1 + 2 * SIZES**-0.5]).floor[0])
+    assert math.isnan(fit_scaling_seeds(SIZES, np.tile(0.1 + 2 * SIZES**-0.5, (19, 1))).floor[0])
 
 
 def test_bad_arguments_are_named():

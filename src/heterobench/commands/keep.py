@@ -21,7 +21,7 @@ from heterobench.resolve import Benchmark
 
 COLUMNS = ("scenario", "algorithm", "seed", "status", "run_id", "revision", "torch", "cpu or gpu", "rounds", "model")
 DIGESTS = {"rounds": record.ROUNDS, "model": record.FINAL}
-RECORDS, SUMS, DAMAGED = "records.csv", "SHA256SUMS", "damaged"
+RECORDS, SUMS, DAMAGED, UNFINISHED = "records.csv", "SHA256SUMS", "damaged", "not finished"
 FORMS = ("csv", "md")
 
 
@@ -65,7 +65,7 @@ def _sums(path: Path) -> dict[str, str]:
 
 
 def records(benchmark: Benchmark) -> list[dict[str, str]]:
-    """A row of `COLUMNS` for each run that the benchmark asks for; one that is not finished has no digests."""
+    """A row of `COLUMNS` for each run that the benchmark asks for; one that is not computed has no digests."""
     return [
         _row(benchmark, scenario.name, arm.name, seed)
         for scenario in benchmark.scenarios
@@ -80,12 +80,12 @@ def _row(benchmark: Benchmark, scenario: str, arm: str, seed: int) -> dict[str, 
     found = record.Record(run)
     if damage := found.damage():
         return row | {"status": f"{DAMAGED}: {'; '.join(damage)}"}
-    if not found.finished:
-        return row | {"status": "not finished"}
+    if not found.computed:
+        return row | {"status": UNFINISHED}
     origin = found.provenance
     where = origin["hardware"]["gpu"] or origin["hardware"]["cpu"]
     return row | {
-        "status": "finished",
+        "status": found.end["status"],
         "run_id": found.config["run_id"],
         "revision": (origin["revision"] or "unknown") + ("+changes" if origin["dirty"] else ""),
         "torch": origin["packages"]["torch"],
@@ -109,12 +109,12 @@ def differences(benchmark: Benchmark, output: Path) -> Iterator[str]:
     here = {_key(row): row for row in records(benchmark)}
     with open(path, encoding="utf-8", newline="") as stream:
         for kept in csv.DictReader(stream):
-            if kept["status"] != "finished":
+            if kept["status"] == UNFINISHED:
                 continue
             name, now = " ".join(_key(kept)), here.get(_key(kept))
             if now is not None and now["status"].startswith(DAMAGED):
                 yield f"{name}: {now['status']}"
-            elif now is None or now["status"] != "finished":
+            elif now is None or now["status"] == UNFINISHED:
                 yield f"{name}: not run here"
             elif apart := [column for column in DIGESTS if now[column] != kept[column]]:
                 yield f"{name}: other {' and '.join(apart)}"

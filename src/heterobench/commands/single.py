@@ -76,9 +76,11 @@ def run_single(project: Project, options: argparse.Namespace) -> None:
 
     run_job(job, [options.seed], resolve.config(project))
     folder = job.run_folder(options.seed)
-    last = Record(folder).rounds[-1]
+    last, end = Record(folder).rounds[-1], Record(folder).end
     for name, value in last["metrics"].items():
         print(f"{name:22} {value:.6g}")
+    if "diverged" in end:
+        print(f"diverged in round {end['diverged']}: from there on its model is not finite, and has no scores")
     print(f"record of {last['round']} rounds: {folder.relative_to(project.root)}", flush=True)
     # in a process of its own: training never loads the tracker, and a dead one changes nothing here
     subprocess.run([sys.executable, "-m", "heterobench.cli", "track"], cwd=project.root, check=False)

@@ -20,12 +20,13 @@ from heterobench.tracking.folders import run_folders
 # Seconds: a run that has written nothing for so long, and whose process is gone, was killed.
 SILENCE = 60.0
 # paused: a trial of tuning that waits for the others; stopped: one that tuning has ended early
-STATES = ("running", "paused", "stale", "failed", "stopped", "finished")
+STATES = ("running", "paused", "stale", "failed", "diverged", "stopped", "finished")
 COLOURS = {
     "running": "cyan",
     "paused": "cyan",
     "stale": "yellow",
     "failed": "red",
+    "diverged": "red",
     "stopped": "green",
     "finished": "green",
 }
@@ -58,7 +59,7 @@ def process_gone(row: Row) -> bool:
 
 def state(row: Row, now: float) -> str:
     """One of STATES. Of a process on another host only its silence can be seen: it stays "running"."""
-    if row.get("status") in ("paused", "failed", "stopped", "finished"):
+    if row.get("status") in ("paused", "failed", "diverged", "stopped", "finished"):
         return row["status"]
     return "stale" if now - row.get("updated", now) > SILENCE and process_gone(row) else "running"
 
@@ -179,7 +180,7 @@ def summary(rows: list[Row], now: float, total: int | None) -> str:
     # With runs of benchmarks that are no longer asked for, the number asked for says nothing.
     of = f" of {total}" if total is not None and total >= len(rows) else ""
     parts = [f"{counts['finished']}{of} finished"]
-    others = ("running", "paused", "stopped", "failed", "stale")
+    others = ("running", "paused", "stopped", "diverged", "failed", "stale")
     return ", ".join(parts + [f"{counts[name]} {name}" for name in others if counts[name]])
 
 

@@ -5,7 +5,8 @@
 ``held_out_accuracy`` (mean over their examples) and ``held_out_accuracy_worst`` (the worst client).
 
 Personal models: means over the clients' own models, each on the whole global test set. A client that is held out has
-no model of its own, so that there its metrics are NaN.
+no model of its own, so that there its metrics are NaN. So are the accuracies of a model that has diverged
+(`heterobench.task.hits`), and means over models of which one has.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ def measure(model: EvaluatedModel) -> dict[str, float]:
 
     def scores(answers: Answers) -> dict[str, float]:
         loss, hit = losses(answers.test, answers.test_labels), right(answers.test, answers.test_labels)
-        whole = {"test_loss": float(loss.mean(dtype=float)), "test_accuracy": float(hit.mean())}
-        return whole | {name: float(hit[rows].mean()) for name, rows in data.federation.slices.items()}
+        whole = {"test_loss": float(loss.mean(dtype=float)), "test_accuracy": float(hit.mean(dtype=float))}
+        return whole | {name: float(hit[rows].mean(dtype=float)) for name, rows in data.federation.slices.items()}
 
     found = model.mean(scores)
     if data.held_out.any():

@@ -19,7 +19,7 @@ from torch.nn import functional
 from heterobench import keyed, personal
 from heterobench.data.dataset import Dataset
 from heterobench.federation import Examples, Federation, joined, sizes
-from heterobench.task import Batch, Classification
+from heterobench.task import Batch, Classification, hits
 
 PROBE = 256  # examples, at most
 CLIENTS, CLIENT_EXAMPLES = 64, 2048  # of what clients' gradients are compared by
@@ -165,7 +165,10 @@ class EvaluatedModel:
 
     @cached_property
     def test_scores(self) -> dict[str, np.ndarray]:
-        """Float [n] of clients' own test examples, each judged by its client's model: "loss", "accuracy" (0 or 1)."""
+        """Float [n] of clients' own test examples, each judged by its client's model: "loss", "accuracy" (0 or 1).
+
+        Accuracies by a model that has diverged are NaN.
+        """
         data = self.data
         if self.personal:
             found = personal.scores(data.task, data.federation.pool, self.theta, data.federation.test)
@@ -189,5 +192,5 @@ def losses(logits: Tensor, labels: Tensor) -> np.ndarray:
 
 
 def right(logits: Tensor, labels: Tensor) -> np.ndarray:
-    """bool [n]: whether the class with the highest logit is the label."""
-    return (logits.argmax(1) == labels).numpy()
+    """Whether the class with the highest logit is the label: 1 or 0, float [n]; NaN throughout of a diverged model."""
+    return hits(logits, labels).numpy()

@@ -6,10 +6,12 @@
 Differences below 0.15 points on MNIST and 0.54 on CIFAR-10 are inside what label errors can do. For reporting only.
 Source: `heterobench.metrics.corrected_labels`.
 
-Personal models: means over the clients' own models. Other data sets: no metric.
+Personal models: means over the clients' own models. A model that has diverged has NaN. Other data sets: no metric.
 """
 
 from __future__ import annotations
+
+import math
 
 from heterobench.errors import DataError
 from heterobench.measures.context import Answers, EvaluatedModel
@@ -36,10 +38,11 @@ def measure(model: EvaluatedModel) -> dict[str, float]:
 
     def scores(answers: Answers) -> dict[str, float]:
         found = corrected_scores(answers.test.argmax(1).numpy(), published, corrected)
-        return {
+        scores = {
             "corrected_accuracy": found.corrected,
             "error_accuracy_published": found.errors_original,
             "error_accuracy_corrected": found.errors_corrected,
         }
+        return scores if answers.test.isfinite().all() else dict.fromkeys(scores, math.nan)
 
     return model.mean(scores)

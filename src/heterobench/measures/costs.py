@@ -16,6 +16,8 @@ crossing is found by linear interpolation between evaluated rounds (`heterobench
 et al., AISTATS 2017); the other costs are interpolated at that crossing. A run that never gets there has infinity: it
 is known to need more than it had. Without a target, or where no round has a validation accuracy, there is no such
 metric. The test set has no say in any of these.
+
+A run that has diverged and stopped before its last round is not cheap: what it cost over the whole run is NaN.
 """
 
 from __future__ import annotations
@@ -33,11 +35,16 @@ TO_TARGET = ("rounds", "bytes", "seconds", "simulated_seconds", "joules")
 
 
 def costs(
-    rounds: np.ndarray, metrics: Mapping[str, np.ndarray], timing: Mapping[str, np.ndarray], target: float | None
+    rounds: np.ndarray,
+    metrics: Mapping[str, np.ndarray],
+    timing: Mapping[str, np.ndarray],
+    target: float | None,
+    stopped: bool = False,
 ) -> dict[str, float]:
     """The metrics of the table above; what the record lacks is left out.
 
-    `rounds` int [T], ascending; `metrics` and `timing` map names to float [T].
+    `rounds` int [T], ascending; `metrics` and `timing` map names to float [T]. `stopped`: a run that has diverged and
+    ended there, before its last round.
     """
     if not len(rounds):
         return {}
@@ -47,8 +54,10 @@ def costs(
     if {"bytes_up", "bytes_down"} <= metrics.keys():
         spent["bytes"] = metrics["bytes_up"] + metrics["bytes_down"]
     found = {name: float(values[-1]) for name, values in spent.items() if math.isfinite(values[-1])}
+    if stopped:
+        found = dict.fromkeys(found, math.nan)
     accuracy = metrics.get("validation_accuracy", np.full(len(rounds), math.nan))
-    if target is None or not np.isfinite(accuracy).any():
+    if target is None or not (np.isfinite(accuracy).any() or stopped):
         return found
     reached = cost_to_target(spent["rounds"], accuracy, target)
     for name in TO_TARGET:

@@ -29,6 +29,7 @@ grows with the third power of the number, and so is what its program does not so
 `heterobench.metrics.group_fairness`, `information`, `aglfop`.
 
 Personal models: each client's examples are judged by its own model, which makes one decision rule for all of them.
+A model that has diverged, be it one client's, has no metric here.
 """
 
 from __future__ import annotations
@@ -58,6 +59,8 @@ def measure(model: EvaluatedModel) -> dict[str, float]:
     found: dict[str, float] = {}
     if model.data.classes != 2:
         return found
+    if not np.isfinite(model.test_scores["accuracy"]).all():
+        return found  # a model that has diverged decides nothing
     for name, attribute in model.data.protected.items():
         counts = counted(model, attribute)
         if counts.any():

@@ -22,7 +22,7 @@ from heterobench.errors import RunError
 from heterobench.files import altered, difference, read_sealed
 from heterobench.records import record
 
-FINISHED, FAILED, MISSING = "finished", "failed", "missing"
+FINISHED, FAILED, MISSING = record.FINISHED, "failed", "missing"
 ALWAYS = ("bytes_down", "bytes_up", "train_loss", "validation_accuracy", "validation_loss")
 GLOBAL = ("test_accuracy", "test_loss")  # where there is a global model
 
@@ -45,10 +45,10 @@ class Stream:
 
 @dataclass
 class Reading:
-    """What a run has left: `status` finished, failed or missing, and `problems`, in words.
+    """What a run has left: `status` finished, diverged, failed or missing, and `problems`, in words.
 
-    `damaged`: files of a run that has ended which are not as it left them. Of a run that is not finished the streams
-    are empty.
+    `damaged`: files of a run that has ended which are not as it left them. Of a run that has failed or is missing the
+    streams are empty.
     """
 
     folder: Path
@@ -97,17 +97,19 @@ def read(folder: Path, failure: str | None = None, personal: bool = False) -> Re
         problems.append(str(error))
         damaged.append(record.END)
     digests, status = _digests(end), end.get("status", MISSING)
-    if status == FINISHED and not digests:
+    if status in record.COMPUTED and not digests:
         problems.append(f"{record.END}: no digests of the run's files")
         damaged.append(record.END)
     known = digests if end else None
     about = {name: _object(folder / name, known, problems, damaged) for name in (record.CONFIG, record.PROVENANCE)}
     config, provenance = about[record.CONFIG] or {}, about[record.PROVENANCE] or {}
-    if status != FINISHED or {record.END, record.CONFIG} & {*damaged}:  # nobody can tell what a run without them is
+    # nobody can tell what a run without its end and its configuration is
+    if status not in record.COMPUTED or {record.END, record.CONFIG} & {*damaged}:
         error = failure if not end else error_line(str(end.get("error", ""))) if status == FAILED else None
         told = [error] if error else problems if damaged else [_unfinished(folder, config)]
         return Reading(folder, FAILED if error else MISSING, told, config, provenance, end, damaged=damaged)
-    reading = Reading(folder, FINISHED, problems, config, provenance, end, damaged=damaged)
+    told = [_diverged(end)] if status == record.DIVERGED else []
+    reading = Reading(folder, status, told + problems, config, provenance, end, damaged=damaged)
     _streams(reading, ALWAYS + (() if personal else GLOBAL))
     return reading
 
@@ -236,6 +238,13 @@ def _unfinished(folder: Path, config: Mapping[str, Any]) -> str:
     done = "?" if rows is None else max((row["round"] for row in rows), default=0)
     budget = config.get("configuration", {}).get("budget", {}).get("rounds", "?")
     return f"not finished: {done} of {budget} rounds"
+
+
+def _diverged(end: Mapping[str, Any]) -> str:
+    left, clients = end.get("rounds_left", 0), end.get("diverged_clients")
+    whose = "" if clients is None else f" (the model{'s' * (clients != 1)} of {clients} client{'s' * (clients != 1)})"
+    after = f"; {left} round{'s' * (left != 1)} after it not computed" if left else ""
+    return f"diverged in round {end.get('diverged', '?')}{whose}{after}"
 
 
 def error_line(text: str) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 
 
 def means(scores: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """Mean score of each client, float64 [clients]; NaN for a client without examples.
+    """Mean score of each client, float64 [clients]; NaN for a client without examples, or with a NaN among them.
 
     `scores` [n] holds the examples of client 0, then of client 1, ...; `sizes` [clients] how many each has.
     """
@@ -26,11 +26,11 @@ def worst_decile(values: np.ndarray) -> float:
 def spread(scores: np.ndarray, sizes: np.ndarray) -> dict[str, float]:
     """Uniform mean, mean weighted by examples (= pooled), population std and worst decile over clients.
 
-    Clients without examples do not count; with no client left every value is NaN.
+    Clients without examples do not count; with no client left, or a score that is NaN, every value is NaN.
     """
     values = means(scores, sizes)
     held = values[np.asarray(sizes) > 0]
-    if not len(held):
+    if not len(held) or np.isnan(held).any():
         return dict.fromkeys(("mean", "weighted", "std", "worst_decile"), math.nan)
     return {
         "mean": float(held.mean()),
@@ -43,10 +43,9 @@ def spread(scores: np.ndarray, sizes: np.ndarray) -> dict[str, float]:
 def held_out(scores: np.ndarray, sizes: np.ndarray, held: np.ndarray, judged: bool = True) -> dict[str, float]:
     """Accuracy on clients that never train (`held`, bool [clients]): mean over their examples, and the worst client.
 
-    NaN where they are not `judged`, or have no example.
+    NaN where they are not `judged`, or have no example, or a score among theirs is NaN.
     """
-    values = means(scores, sizes)[held]
-    values = values[~np.isnan(values)]
+    values = means(scores, sizes)[held & (np.asarray(sizes) > 0)]
     if not judged or not len(values):
         return dict.fromkeys(("held_out_accuracy", "held_out_accuracy_worst"), math.nan)
     return {

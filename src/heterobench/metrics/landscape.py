@@ -18,7 +18,7 @@ from heterobench.federation import Examples
 from heterobench.metrics import connectivity as between
 from heterobench.metrics import hessian, sharpness
 from heterobench.metrics.weight_matching import chain, permuted, weight_matching
-from heterobench.task import Batch, Classification
+from heterobench.task import Batch, Classification, hits
 
 PROBE = 1024  # examples, at most
 PART = 256  # examples whose graph is in memory at once
@@ -63,7 +63,7 @@ def loss_and_error(task: Classification, examples: Examples | Batch) -> Callable
         for x, y, weight in parts:
             logits = task.logits(theta, x)
             losses = functional.cross_entropy(logits, y, reduction="none")
-            total += torch.stack([losses, (logits.argmax(1) != y).to(losses)]) @ weight.to(losses)
+            total += torch.stack([losses, 1 - hits(logits, y).to(losses)]) @ weight.to(losses)
         return total
 
     return score

@@ -14,8 +14,11 @@ Files in the directory of a run::
                         a longer run, or one whose files were damaged, goes on from
     final.safetensors, selected.safetensors     models: last round, best round on validation data
     snapshots/round-<k>.safetensors     where they were asked for: global models along the way
-    end.json            written last: status, rounds, seconds, "sha256" of each of the files above but progress and
-                        checkpoints, and its own digest ("seal"): who reads a run compares (`Record.damage`)
+    end.json            written last: status, rounds, seconds, "selected_round", "sha256" of each of the files above but
+                        progress and checkpoints, and its own digest ("seal"): who reads a run compares
+                        (`Record.damage`). Of a run that diverged "diverged", the round from which on a model was not
+                        finite, "rounds_left", how many were not computed for that, and, of personal models,
+                        "diverged_clients", how many
 
 A line of rounds.jsonl is {"round", "metrics"}. Beside scores and "train_loss" the metrics are what the run has cost so
 far: "bytes_up", "bytes_down"; "gradient_examples", the gradients of single examples that all clients computed; "flops",
@@ -35,6 +38,8 @@ from typing import Any
 from heterobench.errors import RunError
 from heterobench.files import difference, file_digest, read_json, read_sealed, write_sealed
 
+FINISHED, DIVERGED = "finished", "diverged"
+COMPUTED = (FINISHED, DIVERGED)  # status of runs that are whole; the last model of one that has diverged is none
 CONFIG, PROVENANCE, ROUNDS, TIMING = "config.json", "provenance.json", "rounds.jsonl", "timing.jsonl"
 PROGRESS, CHECKPOINTS, END = "progress.json", "checkpoints", "end.json"
 FINAL, SELECTED, SNAPSHOTS = "final.safetensors", "selected.safetensors", "snapshots"
@@ -148,8 +153,13 @@ class Record:
 
     @property
     def finished(self) -> bool:
-        """Ended, and not by an error."""
-        return (end := self.end) is not None and end["status"] == "finished"
+        """Computed to its last round, and its last model is one."""
+        return (end := self.end) is not None and end["status"] == FINISHED
+
+    @property
+    def computed(self) -> bool:
+        """Nothing is left to compute: finished, or diverged."""
+        return (end := self.end) is not None and end["status"] in COMPUTED
 
     def damage(self, *names: str) -> list[str]:
         """What is not as the run has left it when it ended: a line for each file, of `names` alone where there are any.

@@ -34,7 +34,8 @@ class Recorder:
 
     @property
     def finished(self) -> bool:
-        return record.Record(self.folder).finished
+        """Whether nothing is left to compute, be it that the run has diverged."""
+        return record.Record(self.folder).computed
 
     def begin(
         self, provenance: dict[str, Any], files: dict[str, Any] | None = None, snapshots: Iterable[int] = ()
@@ -129,7 +130,7 @@ class Recorder:
         self.close()
         for name, digest in self._digests.items():
             problem = difference(self.folder / name, digest.hexdigest())
-            if problem and status == "finished":
+            if problem and status in record.COMPUTED:
                 when = f"{problem}, while the run went on"
                 raise RunError(f"{self.folder}: {when}. What to do: check the disk, then start the run again")
         record.seal(self.folder, status, **more)

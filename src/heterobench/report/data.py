@@ -13,7 +13,7 @@ import pandas as pd
 
 from heterobench.errors import RunError
 from heterobench.files import difference, read_sealed
-from heterobench.records.record import CONFIG, END, PROVENANCE, Record, decode
+from heterobench.records.record import COMPUTED, CONFIG, DIVERGED, END, PROVENANCE, Record, decode
 from heterobench.report import outputs
 from heterobench.report.aggregate import aggregate
 from heterobench.report.table import Source
@@ -30,7 +30,7 @@ class ReportData:
     evaluation: long form, a row per scenario, arm, seed, selection and metric, in the units of the records.
     curves: scenario -> long form, a row per arm, seed, round and metric.
     ledger: a row for each run that the benchmark asks for, also for those that are not there: scenario, arm, seed,
-    status (finished, failed, missing), run_id, error, revision, dirty, folder.
+    status (finished, diverged, failed, missing), run_id, error, revision, dirty, folder.
     outcomes: scenario -> a row per arm and seed with `correct`, whether each example of the global test set was right
     (bool [n]), for the validation-selected model; arms without a global model have none.
     tuning: (scenario, arm) -> what the tuning protocol tried and chose; empty where nothing was tuned.
@@ -69,13 +69,22 @@ class ReportData:
         return {(row["scenario"], row["arm"], int(row["seed"])): row for row in rows}
 
     @cached_property
+    def diverged(self) -> dict[tuple[str, str], set[int]]:
+        """(scenario, arm) -> seeds of the runs that have diverged."""
+        found: dict[tuple[str, str], set[int]] = defaultdict(set)
+        for (scenario, arm, seed), row in self.runs.items():
+            if row["status"] == DIVERGED:
+                found[scenario, arm].add(seed)
+        return dict(found)
+
+    @cached_property
     def provenance(self) -> dict[tuple[str, str, int], dict[str, Any]]:
-        """(scenario, arm, seed) -> code, packages, hardware and energy meter of each finished run that tells them."""
+        """(scenario, arm, seed) -> code, packages, hardware and energy meter of each computed run that tells them."""
         benchmark = self.benchmark
         records = {
             key: Record(benchmark.project.run(benchmark.name, benchmark.preset, *key))
             for key, row in self.runs.items()
-            if row["status"] == FINISHED
+            if row["status"] in COMPUTED
         }
         return {key: found.provenance for key, found in records.items() if _tells(found, self.runs[key]["run_id"])}
 

@@ -12,9 +12,8 @@ from heterobench.report import labels
 from heterobench.report.metrics import METRICS
 from heterobench.report.missing import Cube
 from heterobench.resolve import Arm, Benchmark
-from heterobench.stats.bootstrap import BootstrapInterval, stratified_bootstrap
 from heterobench.stats.improvement import probability_of_improvement
-from heterobench.stats.intervals import mean_interval
+from heterobench.stats.intervals import Interval, mean_interval, mean_of_means
 from heterobench.stats.mean_ranks import Friedman, friedman, nemenyi_p, rank_rows
 from heterobench.stats.signed_rank import Comparison, pairwise_signed_rank, smallest_p
 
@@ -33,19 +32,19 @@ def control(benchmark: Benchmark) -> Arm:
 class Difference(NamedTuple):
     """Mean difference over scenarios in the unit of tables; two intervals, and how many pairs of runs it is over.
 
-    redrawn    stratified bootstrap: seeds drawn again within each scenario
+    seeds      t interval with the seed as its unit (`heterobench.stats.intervals.mean_of_means`)
     scenarios  t interval of the scenarios' mean differences
     """
 
     mean: float
-    redrawn: tuple[float, float]
+    seeds: tuple[float, float]
     scenarios: tuple[float, float]
     n: int
     expected: int
 
     @property
     def clear(self) -> bool:
-        return self.redrawn[0] > 0 or self.redrawn[1] < 0
+        return self.seeds[0] > 0 or self.seeds[1] < 0
 
 
 def difference(a: NDArray[np.float64], b: NDArray[np.float64], kept: NDArray[np.bool_]) -> Difference:
@@ -53,12 +52,11 @@ def difference(a: NDArray[np.float64], b: NDArray[np.float64], kept: NDArray[np.
 
     Pairs are seeds that both have. Each scenario counts the same; one without any pair makes everything NaN.
     """
-    apart = [row[keep] for row, keep in zip(a - b, kept, strict=True)]
-    found = stratified_bootstrap(apart)
-    means = [row[np.isfinite(row)].mean() if np.isfinite(row).any() else math.nan for row in apart]
-    over = mean_interval(means)
+    apart = np.where(kept, a - b, np.nan)
+    found = mean_of_means(apart)
+    over = mean_interval([row[np.isfinite(row)].mean() if np.isfinite(row).any() else math.nan for row in apart])
     scenarios = (over.low, over.high) if over.n == over.n_finite else (math.nan, math.nan)
-    return Difference(found.estimate, (found.low, found.high), scenarios, found.n_finite, found.n)
+    return Difference(found.estimate, (found.low, found.high), scenarios, found.n_finite, int(kept.sum()))
 
 
 class Tests:
@@ -106,7 +104,7 @@ class Tests:
         ahead = np.sign(self.units[:, method] - self.units[:, other]) * (1 if self.direction == "max" else -1)
         return int((ahead > 0).sum()), int((ahead == 0).sum()), int((ahead < 0).sum())
 
-    def improvement(self, method: int, other: int) -> BootstrapInterval:
+    def improvement(self, method: int, other: int) -> Interval:
         """Probability that a run of a method beats a run of another in the same scenario, mean over scenarios."""
         both = ([self.values.runs(m, s) for s in range(len(self.values.scenarios))] for m in (method, other))
         return probability_of_improvement(*both, self.direction)
@@ -136,8 +134,9 @@ def omnibus(found: Friedman | None, methods: int) -> str:
     if found is None:
         return "One scenario: no test over scenarios is possible."
     f = "∞" if math.isinf(found.f) else f"{found.f:.2f}"
-    p = "p < 0.001" if found.f_p < 0.001 else f"p = {found.f_p:.3f}"
+    p = "p < 0.001" if found.p < 0.001 else f"p = {found.p:.3f}"
     return (
         f"Friedman's test that all {methods} methods are alike, over {found.n} scenarios: χ² = {found.chi2:.2f}; in "
-        f"Iman and Davenport's form F({methods - 1}, {(methods - 1) * (found.n - 1)}) = {f}, {p}."
+        f"Iman and Davenport's form F({methods - 1}, {(methods - 1) * (found.n - 1)}) = {f}; {p}, by permutations of "
+        "each scenario's ranks, which holds for few scenarios too."
     )

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from heterobench.records.record import COMPUTED, DIVERGED
 from heterobench.report import labels
 from heterobench.report.metrics import CENSORED_AT, METRICS
 from heterobench.report.table import Source
@@ -24,16 +25,19 @@ if TYPE_CHECKING:
     from heterobench.report.data import ReportData
 
 RULE = (
-    "In rankings, in tests over scenarios and in profiles a value that is not there (the run failed or is missing, the "
-    "metric is missing or not finite) counts as the worst value that any ranked method has in the same scenario and "
-    "seed. For a target the worst is not to reach it; for single test examples it is to have all of them wrong. Where "
-    "no ranked method has a value, that scenario and seed is left out for all. References are shown and never ranked."
+    "In rankings, in tests over scenarios and in profiles a value that is not there (the run failed, diverged or is "
+    "missing, the metric is missing or not finite) counts as the worst value that any ranked method has in the same "
+    "scenario and seed. For a target the worst is not to reach it; for single test examples it is to have all of them "
+    "wrong. Where no ranked method has a value, that scenario and seed is left out for all. References are shown and "
+    "never ranked. A run that diverged keeps the value of the round that validation data had selected before; of its "
+    "last round it has none."
 )
 MEANS = (
     "Means in tables are over the runs that are there, with k/n beside them; paired differences are over the seeds "
     "that both methods have, with their number beside them."
 )
 WHY = {
+    "diverged": "run diverged",
     "failed": "run failed",
     "missing": "run missing",
     "absent": "value missing",
@@ -188,10 +192,12 @@ def _observed(
 
 def _judged(status: str, metric: str, value: float | None) -> tuple[float, str]:
     """(value, empty) or (NaN, key of `WHY`)."""
-    if status != "finished":
+    if status not in COMPUTED:
         return math.nan, status
-    if value is None:
-        return math.nan, "absent"
-    if math.isfinite(value):
+    if value is not None and math.isfinite(value):
         return value, ""
-    return (math.inf, "") if metric in CENSORED_AT else (math.nan, "infinite")
+    if value is not None and metric in CENSORED_AT:
+        return math.inf, ""
+    if status == DIVERGED:
+        return math.nan, DIVERGED
+    return math.nan, "absent" if value is None else "infinite"

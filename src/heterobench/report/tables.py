@@ -20,7 +20,8 @@ UNDEFINED = ("b", "Not defined without a global model.")
 ITSELF = ("†", "Measured from the baseline's model to that of another method.")
 DEVICES = ("‡", "There are no devices where the data are brought together.")
 CLEAR = ("*", "The interval does not contain zero.")
-MARKS = (CLEAR, PERSONAL, UNDEFINED, ITSELF, DEVICES)
+BEFORE = ("e", "A run has diverged since: its value is of the time before.")
+MARKS = (CLEAR, PERSONAL, UNDEFINED, ITSELF, DEVICES, BEFORE)
 FROM_BASELINE = ("barrier", "error_barrier")  # first words of metrics that compare a model with the baseline's
 SELECTED = {
     "validation": "Round: the best validation accuracy of each run.",
@@ -83,8 +84,15 @@ def mean_cell(data: ReportData, source: Source) -> Cell:
         n_expected=row["n_expected"],
         bold=row["best"],
         bound=bound,
+        marks=(BEFORE[0],) * _diverged_since(data, source),
         of=(source,),
     )
+
+
+def _diverged_since(data: ReportData, source: Source) -> bool:
+    """Whether a finite value is of a run whose last model is not finite any more."""
+    diverged, found = data.diverged.get((source.scenario, source.arm), ()), data.values.get(source, {})
+    return any(math.isfinite(found.get(seed, math.nan)) for seed in diverged)
 
 
 def undefined(data: ReportData, source: Source) -> str:
@@ -190,14 +198,15 @@ def by_metric(
         text = heading(scenario) if heading else labels.title(benchmark, scenario)
         return Section(scenario.name, text, grouped(benchmark, make))
 
-    sections = tuple(section(scenario) for scenario in benchmark.scenarios if scenario.name in there)
+    shown = [scenario for scenario in benchmark.scenarios if scenario.name in there] if metrics else []
+    sections = tuple(map(section, shown))
     rows = [row for s in sections for g in s.groups for row in g.rows]
 
     def column(index: int, metric: str) -> Column:
         of = METRICS[metric]
         group, text = (columns or {}).get(metric, ("", of.title))
-        shown = digits([row.cells[index].value for row in rows], of.digits)
-        return Column(metric, text, group, of.unit, of.direction, shown)
+        decimals = digits([row.cells[index].value for row in rows], of.digits)
+        return Column(metric, text, group, of.unit, of.direction, decimals)
 
     return marked(
         Table(

@@ -35,7 +35,7 @@ SELECTIONS = {
     "oracle": "at the best round on the test set",
     "run": "over the whole run",
 }
-STATES = ("finished", "failed", "missing")
+STATES = ("finished", "diverged", "failed", "missing")
 DIGITS = 5  # significant ones of a run's value: more than a table shows
 
 

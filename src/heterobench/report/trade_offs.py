@@ -16,7 +16,6 @@ from heterobench.report.figures import STYLE, TITLE, styles
 from heterobench.report.metrics import METRICS
 from heterobench.report.missing import Cube, observed
 from heterobench.resolve import Benchmark
-from heterobench.stats.bootstrap import FEWEST_RESAMPLES
 from heterobench.stats.pareto import hypervolume, pareto_front, scaled
 from heterobench.stats.profiles import cost_profile, cost_ratios, profile_score, score_profile, score_profile_band
 
@@ -131,7 +130,7 @@ def score_profiles(benchmark: Benchmark, values: Cube) -> Figure:
                 if other != place:
                     ax.plot(at, share, **(black if values.arms[other] == base else grey))
             if any(len(of) > 1 for of in runs[place]):
-                band = score_profile_band(runs[place], at, resamples=FEWEST_RESAMPLES)
+                band = score_profile_band(runs[place], at)
                 ax.fill_between(at, *band, color=colour, alpha=0.2, linewidth=0, zorder=4)
             ax.plot(at, shares[place], color=colour, linewidth=1.8, zorder=5)
             ax.set_title(titles[place], color=colour)

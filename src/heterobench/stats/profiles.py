@@ -11,9 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from heterobench.stats.bootstrap import FEWEST_RESAMPLES, RESAMPLES, redraw
 from heterobench.stats.checks import array, share
-from heterobench.stats.intervals import LEVEL
+from heterobench.stats.intervals import LEVEL, t_quantile, wilson
 
 
 def cost_ratios(costs: ArrayLike) -> np.ndarray:
@@ -62,19 +61,21 @@ def score_profile_band(
     scores: Sequence[ArrayLike],
     thresholds: ArrayLike,
     level: float = LEVEL,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Pointwise percentile band (low, high), each [len(thresholds)], runs drawn again within each task.
+    """Pointwise band (low, high) of `score_profile`, each [len(thresholds)]; for other runs of the same tasks.
 
-    Failed runs are drawn like others. Source: as `score_profile`, section 4.1.
+    Of two intervals the wider at each end: Wilson's, which takes runs for independent and is of no zero width where
+    all runs or none are above, and Student's over the runs' places, which are seeds that the tasks share. Failed runs
+    are above nothing. Student's needs the same number of runs, two at least, in each task.
     """
     share(level, "level")
-    if resamples < FEWEST_RESAMPLES:
-        raise ValueError(f"resamples {resamples}: must be at least {FEWEST_RESAMPLES}")
-    at = array(thresholds, "thresholds", 1)
-    replicates = _shares(redraw(_tasks(scores), resamples, seed, "score profile"), at)
-    low, high = np.quantile(replicates, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    at, tasks = array(thresholds, "thresholds", 1), _tasks(scores)
+    shares = _shares([one[None] for one in tasks], at)[0]
+    low, high = wilson(shares, len(tasks) ** 2 / sum(1 / one.size for one in tasks), level)
+    if len({one.size for one in tasks}) == 1 and tasks[0].size > 1:
+        by_run = np.mean([one[:, None] > at for one in tasks], axis=0)
+        half = t_quantile(len(by_run) - 1, level) * by_run.std(axis=0, ddof=1) / np.sqrt(len(by_run))
+        low, high = np.minimum(low, np.maximum(shares - half, 0)), np.maximum(high, np.minimum(shares + half, 1))
     return low, high
 
 

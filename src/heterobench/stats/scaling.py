@@ -19,6 +19,7 @@ from heterobench.stats.intervals import LEVEL
 FEWEST_SIZES = 5
 FURTHEST = 2.0  # how far beyond the measured sizes a curve may be read
 FLOORS = 41  # tried as starts of the fit
+FEWEST_SEEDS = 20  # drawing n seeds again misses the variance by 1/n: with 3 seeds a 95 % interval misses every fourth
 RESAMPLES = 200  # each is a fit of its own
 
 
@@ -42,7 +43,7 @@ class ScalingCurve(NamedTuple):
 
 
 class ScalingFit(NamedTuple):
-    """Curve of the mean over seeds; percentile intervals (low, high), NaN with fewer than two whole seeds."""
+    """Curve of the mean over seeds; percentile intervals (low, high), NaN under `FEWEST_SEEDS` whole seeds."""
 
     curve: ScalingCurve
     floor: tuple[float, float]
@@ -94,8 +95,8 @@ def fit_scaling_seeds(
         raise ValueError("errors: no seed has a finite error at every size")
     curve = fit_scaling(sizes, whole.mean(axis=0))
     nothing = (math.nan, math.nan)
-    if len(whole) == 1:
-        return ScalingFit(curve, nothing, nothing, nothing, len(table), 1)
+    if len(whole) < FEWEST_SEEDS:
+        return ScalingFit(curve, nothing, nothing, nothing, len(table), len(whole))
     drawn = generator(seed, "scaling curve").integers(0, len(whole), (resamples, len(whole)))
     fits = np.array([fit_scaling(sizes, whole[rows].mean(axis=0))[:3] for rows in drawn])
     ends = np.quantile(fits, [(1 - level) / 2, (1 + level) / 2], axis=0).T

@@ -9,9 +9,9 @@ from heterobench.stats.intervals import LEVEL, mean_interval, paired_difference
 
 RULE = (
     "Bold: the best mean among the methods, and every method whose paired difference to it, over the same "
-    "seeds, has a 95 % interval that contains zero. A method with a diverged or missing run is never bold; "
-    "with one seed only the best mean and its equals are. The intervals are not corrected for the number of"
-    " comparisons."
+    "seeds, has a 95 % interval that contains zero. A method without a value for each seed, because a run "
+    "diverged, failed or is missing, is never bold; with one seed only the best mean and its equals are. The "
+    "intervals are not corrected for the number of comparisons."
 )
 
 

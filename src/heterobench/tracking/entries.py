@@ -78,6 +78,7 @@ def tags(config: dict[str, Any], provenance: dict[str, Any], end: dict[str, Any]
         "host": provenance.get("host"),
         "status": end["status"],
         "error": end.get("error"),
+        "diverged": end.get("diverged"),
         # What the columns "Source" and "User" and the version link of the runs page show.
         "mlflow.source.name": f"heterobench {config['benchmark']}",
         "mlflow.source.type": "PROJECT",

@@ -44,5 +44,5 @@ def run_folders(results: Path) -> Iterator[Path]:
 
 
 def ended(folders: Iterable[Path]) -> list[Path]:
-    """Those whose end.json is there: the runs that finished or failed."""
+    """Those whose end.json is there: the runs that finished, diverged or failed."""
     return [folder for folder in folders if os.path.isfile(f"{folder}/{END}")]

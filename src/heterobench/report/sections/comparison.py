@@ -31,7 +31,6 @@ from heterobench.report.missing import Cube, cube, observed
 from heterobench.report.table import Cell, Column, Group, Row, Section, Source, Table
 from heterobench.report.tables import CLEAR, SELECTED, about, marked
 from heterobench.resolve import Arm, Benchmark
-from heterobench.stats.bootstrap import RESAMPLES
 from heterobench.stats.intervals import Summary, mean_interval
 from heterobench.stats.mean_ranks import critical_difference
 from heterobench.stats.power import detectable_difference, seeds_needed
@@ -43,7 +42,7 @@ KEY, TITLE = "comparison", "Comparison over scenarios"
 POWER, MOST = 0.8, 10_000
 READING = (
     "The first table asks three different questions about each method's difference to the baseline. Would other seeds "
-    "of these scenarios say the same? The interval with seeds redrawn. Would other scenarios? The interval over "
+    "of these scenarios say the same? The interval over seeds. Would other scenarios? The interval over "
     "scenarios and the test over scenarios, which know only as many values as there are scenarios: seeds of one "
     "scenario are no further scenarios. And how often does one run of the method beat one run of the baseline?",
     "p: Wilcoxon's signed-rank test over scenarios, exact, with Holm's correction for the number of comparisons. With "
@@ -68,8 +67,8 @@ CAPTIONS = {
     "or is not there, stays in the denominator. Beside a name: the mean share over x from 1 to 4 (1: always the "
     "fastest).",
     "score-profiles": "Share of runs with a test accuracy above the value of the axis, each scenario with the same "
-    "weight. A panel for each method, with the baseline in black and the others in grey; the band is a pointwise 95 % "
-    "bootstrap interval, seeds redrawn within scenarios.",
+    "weight. A panel for each method, with the baseline in black and the others in grey; the band is at each value the "
+    "wider of two 95 % intervals, Wilson's over runs and Student's over seeds.",
     "pareto": "Mean test accuracy over scenarios against cost relative to the baseline (geometric mean over "
     "scenarios). The line is the Pareto front. Hypervolume: the area that the front dominates, of accuracy from 0 to "
     "100 % and of the logarithm of the relative cost from 1/100 to 10, both scaled to [0, 1]; these bounds are fixed "
@@ -116,10 +115,10 @@ def figures(data: ReportData) -> dict[str, Any]:
 
 
 def _cells(found: Difference, of: tuple[Source, ...], digits: int) -> tuple[Cell, Cell, Cell]:
-    """Mean, interval with seeds redrawn, interval over scenarios."""
+    """Mean, interval over seeds, interval over scenarios."""
     mark = (CLEAR[0],) if found.clear else ()
     mean = Cell(found.mean, n=found.n, n_finite=found.n, n_expected=found.expected, marks=mark, of=of)
-    return mean, interval(*found.redrawn, digits, of), interval(*found.scenarios, digits, of)
+    return mean, interval(*found.seeds, digits, of), interval(*found.scenarios, digits, of)
 
 
 # the tables
@@ -130,7 +129,7 @@ def _columns(base: Arm, digits: int) -> tuple[Column, ...]:
     return (
         Column("mean", "Mean", "Accuracy (%)", direction="max", digits=digits),
         Column("difference", "Mean", to, direction="max", digits=digits, signed=True),
-        Column("redrawn", "Seeds redrawn", to),
+        Column("over-seeds", "Over seeds", to),
         Column("scenarios", "Over scenarios", to),
         Column("p", "p (Holm)", to, digits=3),
         Column("improvement", "P(better)", against, direction="max", digits=2),
@@ -236,16 +235,17 @@ def _notes(benchmark: Benchmark, values: Cube, base: Arm, tests: Tests) -> tuple
     return (
         "Every scenario counts the same. "
         + (
-            "One seed, so no interval with seeds redrawn."
+            "One seed, so no interval over seeds."
             if one_seed
-            else f"Seeds redrawn: 95 % percentile bootstrap, seeds drawn with replacement within each scenario "
-            f"({RESAMPLES} times); the star and this interval speak of these scenarios."
+            else "Over seeds: 95 % t interval of the seeds' mean differences over these scenarios, each seed one value "
+            "since it is shared by all scenarios; the star and this interval speak of other seeds of these scenarios."
         )
         + " Over scenarios: 95 % t interval of the scenarios' mean differences, which speaks of other scenarios too.",
         f"p: Wilcoxon's signed-rank test against {base.title} over scenarios (exact), on the means as printed, with "
         "Holm's correction.",
         f"P(better): probability that a run of the method beats a run of {base.title} in the same scenario, ties one "
-        "half, mean over scenarios, with a 95 % bootstrap interval.",
+        "half, mean over scenarios. Interval: 95 %, the wider of Newcombe's score interval over runs and Student's "
+        "over seeds; rather too wide than too narrow with few seeds.",
         omnibus(tests.friedman(), len(values.arms)),
         *counted(values),
     )
@@ -262,7 +262,7 @@ def _pairwise(data: ReportData, values: Cube) -> Table:
         about(data.benchmark),
         (
             Column("difference", "Mean", "Difference (points)", digits=digits, signed=True),
-            Column("redrawn", "Seeds redrawn", "Difference (points)"),
+            Column("over-seeds", "Over seeds", "Difference (points)"),
             Column("scenarios", "Over scenarios", "Difference (points)"),
             Column("wilcoxon", "Wilcoxon, Holm", "p over scenarios", digits=3),
             Column("nemenyi", "Nemenyi", "p over scenarios", digits=3),

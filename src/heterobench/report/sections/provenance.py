@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from heterobench.records.record import COMPUTED
 from heterobench.resolve import Benchmark
 
 if TYPE_CHECKING:
@@ -43,8 +44,8 @@ def revision(row: Mapping[str, Any]) -> str:
 
 
 def revisions(data: ReportData) -> list[str]:
-    """Of the code that the finished runs were computed with."""
-    return sorted({revision(row) for row in data.runs.values() if row["status"] == "finished"})
+    """Of the code that the runs were computed with."""
+    return sorted({revision(row) for row in data.runs.values() if row["status"] in COMPUTED})
 
 
 def meters(data: ReportData) -> list[str]:

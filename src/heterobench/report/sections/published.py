@@ -40,8 +40,9 @@ READING = (
     "What others have published for the same data set, partition and algorithm, beside our own runs. Their round is "
     "often the best one on the test set; ours is chosen as theirs was, here only.",
     "Reproduced: all that is known of the published setting agrees with ours, and our mean is within the tolerance, "
-    "two of the published standard deviations. Differs: the setting agrees and the numbers do not. With three "
-    "published runs about one honest repetition in nine falls outside, so one such cell is no alarm, and many are.",
+    "two of the published standard deviations. Differs: the setting agrees and the numbers do not, or runs of ours "
+    "diverged. With three published runs about one honest repetition in nine falls outside, so one such cell is no "
+    "alarm, and many are.",
     "Not comparable: the setting differs in what is named; in brackets stands what was published. In a tuned table the "
     "hyper-parameters differ by nature, and there is no verdict. Shown only: the number is no target, for the reason "
     "given.",
@@ -87,16 +88,21 @@ def two_errors(theirs: float, n_theirs: int | None, ours: float, n_ours: int) ->
     return 2 * math.sqrt(theirs**2 / n_theirs + ours**2 / n_ours)
 
 
-def judge(reason: str, differences: list[str], ours: float, theirs: float, allowed: float) -> Verdict:
+def judge(
+    reason: str, differences: list[str], ours: float, theirs: float, allowed: float, diverged: int = 0
+) -> Verdict:
     """The verdict on our mean and theirs, in one unit; the first of the rules that applies.
 
     `reason`: why the number is no target. `differences`: where our setting is another. `ours` NaN: no run has a value.
+    `diverged`: runs of ours without a value for that: the mean over the others is not what was published.
     The tolerance counts as kept up to rounding.
     """
     if reason:
         return Verdict(SHOWN_ONLY, reason)
     if differences:
         return Verdict(NOT_COMPARABLE, "; ".join(differences))
+    if diverged:
+        return Verdict(DIFFERS, f"{diverged} run{'s' * (diverged > 1)} of ours diverged")
     if not math.isfinite(ours):
         return Verdict(NOT_RUN)
     return Verdict(REPRODUCED if abs(ours - theirs) <= allowed + 1e-9 else DIFFERS)
@@ -270,7 +276,7 @@ def _cells(
     differences = setting_differences(job, entry, number, inputs, tuned)
     runs = entry.seeds or 0
     spread, allowed = deviation(entry, number), tolerance(entry, number)
-    verdict = judge(entry.reason_of(number), differences, ours, number.value, allowed)
+    verdict = judge(entry.reason_of(number), differences, ours, number.value, allowed, _diverged(data, source))
     return (
         Cell(text=verdict.word),
         replace(mean_cell(data, source), half=std, bold=False),
@@ -280,6 +286,12 @@ def _cells(
         Cell(two_errors(spread, entry.seeds, std, n)),
         Cell(text=verdict.because),
     )
+
+
+def _diverged(data: ReportData, source: Source) -> int:
+    """Runs that have diverged and have no value."""
+    diverged, found = data.diverged.get((source.scenario, source.arm), ()), data.values.get(source, {})
+    return sum(not math.isfinite(found.get(seed, math.nan)) for seed in diverged)
 
 
 def _chosen(data: ReportData, scenario: Scenario, arm: Arm) -> dict[str, Any] | None:

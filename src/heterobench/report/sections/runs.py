@@ -18,12 +18,16 @@ if TYPE_CHECKING:
 
 KEY, TITLE = "missing", "What is missing"
 READING = (
-    "Every run that the benchmark asks for is accounted for: finished, failed (with its error) or missing, and what "
-    "its record lacks. Below stand single values that finished runs lack although other methods have them. Tables "
-    "show k/n beside every number that is made from fewer runs than it should be.",
+    "Every run that the benchmark asks for is accounted for: finished, diverged (with the round from which on a model "
+    "had parameters or outputs that are no finite numbers), failed (with its error) or missing, and what its record "
+    "lacks. A model that has diverged has no accuracy, and one client's that has leaves means over clients without a "
+    "value; what a run that stopped for it would have cost is not known. Below stand single values that finished runs "
+    "lack although other methods have them. Tables show k/n beside every number that is made from fewer runs than it "
+    "should be.",
 )
 CAPTIONS: dict[str, str] = {}
 WHY = {
+    "diverged": "diverged",
     "failed": "failed",
     "missing": "not run, or its record was removed",
     "absent": "not in the evaluation",
@@ -85,7 +89,7 @@ def missing_runs(data: ReportData) -> Table:
         rows.append(Row(f"{scenario.name}/{arm}/{seed}", titles[arm], cells))
     return Table(
         "missing-runs",
-        "Runs that failed, are missing or have gaps in their record",
+        "Runs that diverged, failed, are missing or have gaps in their record",
         "",
         tuple(Column(title.lower(), title, words=True) for title in ("Scenario", "Seed", "Status", "Why")),
         (Section("", "", (Group("", tuple(rows)),) if rows else ()),),
