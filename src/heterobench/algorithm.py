@@ -49,6 +49,7 @@ class Done(NamedTuple):
 class Info(NamedTuple):
     """What the server knows when it reduces a round.
 
+    `turn`: how many rounds before this one anybody took part in, which is the round itself where somebody always does.
     `population` counts the clients that can take part (those with training examples), `cohort` those that did.
     `sizes`: how theta is cut into the tensors of the net, their numbers of entries in order. `seed`: of the run, for
     draws of the server's own (`heterobench.keyed`). `task`: of the run, for a server that computes with the net.
@@ -60,6 +61,7 @@ class Info(NamedTuple):
     sizes: tuple[int, ...] = ()
     seed: int = 0
     task: Any = None
+    turn: int = 0
 
 
 class Head(NamedTuple):
@@ -94,10 +96,17 @@ class Head(NamedTuple):
 
 
 class Phase(NamedTuple):
-    """Where a run stands: `round`, from 0, of `rounds`; `head`: the net's last linear layer; `shape` of an example."""
+    """Where a run stands: `round`, from 0, of `rounds`; `head`: the net's last linear layer; `shape` of an example.
+
+    A turn is a round in which anybody takes part. `turn` counts those before this round, `turns` those of the run: the
+    first and the last are turn 0 and turn `turns` - 1, whenever they come. Rounds without anybody between two turns
+    have the number of the later one.
+    """
 
     round: int
     rounds: int
+    turn: int
+    turns: int
     head: Head
     shape: tuple[int, ...] = ()
 
@@ -161,6 +170,15 @@ def _same_for_everyone(server: State, client: State) -> Tensor:
     return server["theta"]
 
 
+def _never(down: State, client: State) -> bool:
+    return False
+
+
+def always(down: State, client: State) -> bool:
+    """For `Algorithm.whole`: of all work."""
+    return True
+
+
 @dataclass(frozen=True)
 class Algorithm:
     """Pure functions. S: server state, C: client state, D: downlink, W: working state, U: uplink.
@@ -187,7 +205,7 @@ class Algorithm:
     """(W, g, step) -> W: the local optimiser. No entry of the result is the old tensor of another: copy its numbers."""
 
     lr: Callable[[int], float]
-    """round -> local step size."""
+    """round -> local step size. Rounds are those of the budget, also the ones before in which nobody took part."""
 
     reduce: Mapping[str, str] = field(default_factory=dict)
     """Uplink entry -> reducer: weighted (by the clients' numbers of examples), uniform, sum, stack."""
@@ -221,12 +239,17 @@ class Algorithm:
 
     at: Callable[[Phase], Algorithm | None] | None = None
     """phase -> the algorithm of this round, for methods that consist of phases; None: the method has ended, and the
-    round passes without anybody doing anything. Taken from it are select, downlink, batches, virtual, chance, start,
-    grad, step, finish, reduce, serve, lr and epochs; of the first round's init_server and init_client as well. Where
-    nothing has changed it is best the same object: executors keep what they have prepared."""
+    round passes without anybody doing anything. Phases are best counted in turns: in a round nobody may come. Taken
+    from it are select, downlink, batches, virtual, chance, start, grad, step, finish, reduce, serve, lr, epochs and
+    whole; of the first round's init_server and init_client as well. Where nothing has changed it is best the same
+    object: executors keep what they have prepared."""
 
     epochs: int | None = None
     """Epochs of local work; None: those of the budget."""
+
+    whole: Callable[[State, State], bool] = _never
+    """(D, C) -> whether this round's work is for a quantity of all of the client's examples (sums, the gradient of
+    f_i) instead of steps: then it is done to its end, whatever `local_work` of the schedule says."""
 
     tags: frozenset[str] = frozenset()
 

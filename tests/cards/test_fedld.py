@@ -213,7 +213,7 @@ def test_a_round_averages_each_tensor_of_the_net_on_its_own():
 def test_a_tensor_of_one_entry_is_averaged():
     algorithm, _ = build("fedld")
     updates = torch.tensor([[1.0, 5.0, -1.0], [3.0, 2.0, 4.0]])
-    found = algorithm.serve({"theta": torch.zeros(3)}, {"delta": updates}, Info(1, 2, 2, (1, 2)))["theta"]
+    found = algorithm.serve({"theta": torch.zeros(3)}, {"delta": updates}, Info(1, 2, 2, (1, 2), turn=1))["theta"]
     assert float(found[0]) == 2
     torch.testing.assert_close(found[1:], principal_mean(updates[:, 1:], 0.8))
 

@@ -148,7 +148,7 @@ def alternating(length: int):
     def at(phase):
         if phase.round == 5:
             return None
-        return other.at(phase._replace(round=0, rounds=1)) if phase.round // length % 2 else base
+        return other.at(phase._replace(turn=0, turns=1)) if phase.round // length % 2 else base
 
     return replace(base, at=at)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
+from heterobench.algorithm import always
 from heterobench.algorithms._sums import loss, one_hot, rows
 
 if TYPE_CHECKING:
@@ -102,4 +103,4 @@ def collecting(base: Algorithm, head: Head) -> Algorithm:
         return Gaussians.of_sums(work["sums"])._asdict(), client
 
     reduce = dict.fromkeys(Gaussians._fields, "stack")
-    return replace(base, start=start, grad=grad, step=step, finish=finish, reduce=reduce, epochs=1)
+    return replace(base, start=start, grad=grad, step=step, finish=finish, reduce=reduce, epochs=1, whole=always)
