@@ -76,7 +76,7 @@ def assert_same(found, expected, tolerance):
     assert found.clients.keys() == expected.clients.keys()
     for i in expected.clients:
         close(found.clients[i], expected.clients[i])
-    assert found.train_loss == pytest.approx(expected.train_loss, rel=tolerance)
+    assert found.train_loss == pytest.approx(expected.train_loss, rel=tolerance, nan_ok=True)
     assert (found.bytes_up, found.bytes_down) == (expected.bytes_up, expected.bytes_down)
     assert found.gradient_examples == expected.gradient_examples
 
