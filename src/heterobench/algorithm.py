@@ -174,11 +174,6 @@ def _never(down: State, client: State) -> bool:
     return False
 
 
-def always(down: State, client: State) -> bool:
-    """For `Algorithm.whole`: of all work."""
-    return True
-
-
 @dataclass(frozen=True)
 class Algorithm:
     """Pure functions. S: server state, C: client state, D: downlink, W: working state, U: uplink.
@@ -235,21 +230,23 @@ class Algorithm:
     of a table."""
 
     chance: bool = False
-    """Whether `start` and `finish` find C["chance"], a uniform number [] in [0, 1) decided by (seed, round, client)."""
+    """Whether `start`, `whole` and `finish` find C["chance"], a uniform number [] in [0, 1) decided by (seed, round,
+    client)."""
 
     at: Callable[[Phase], Algorithm | None] | None = None
     """phase -> the algorithm of this round, for methods that consist of phases; None: the method has ended, and the
     round passes without anybody doing anything. Phases are best counted in turns: in a round nobody may come. Taken
-    from it are select, downlink, batches, virtual, chance, start, grad, step, finish, reduce, serve, lr, epochs and
+    from it are select, downlink, batches, virtual, chance, start, grad, step, finish, reduce, serve, lr, statistics and
     whole; of the first round's init_server and init_client as well. Where nothing has changed it is best the same
     object: executors keep what they have prepared."""
 
-    epochs: int | None = None
-    """Epochs of local work; None: those of the budget."""
+    statistics: bool = False
+    """Whether the round is one pass over each client's examples, for sums instead of steps: all of them and as they
+    are, whatever the budget's epochs, the schedule's `local_work` and the random views of images."""
 
     whole: Callable[[State, State], bool] = _never
-    """(D, C) -> whether this round's work is for a quantity of all of the client's examples (sums, the gradient of
-    f_i) instead of steps: then it is done to its end, whatever `local_work` of the schedule says."""
+    """(D, C) -> whether this client's work of the round is for a quantity of all its examples, such as the gradient of
+    f_i: then `local_work` does not cut it short. Asked where it is not a round of statistics."""
 
     tags: frozenset[str] = frozenset()
 

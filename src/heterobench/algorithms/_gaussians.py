@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
-from heterobench.algorithm import always
 from heterobench.algorithms._sums import loss, one_hot, rows
 
 if TYPE_CHECKING:
@@ -103,4 +102,4 @@ def collecting(base: Algorithm, head: Head) -> Algorithm:
         return Gaussians.of_sums(work["sums"])._asdict(), client
 
     reduce = dict.fromkeys(Gaussians._fields, "stack")
-    return replace(base, start=start, grad=grad, step=step, finish=finish, reduce=reduce, epochs=1, whole=always)
+    return replace(base, start=start, grad=grad, step=step, finish=finish, reduce=reduce, statistics=True)

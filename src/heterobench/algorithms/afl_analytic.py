@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from heterobench.algorithm import Algorithm, always
+from heterobench.algorithm import Algorithm
 from heterobench.algorithms._sums import loss, one_hot, rows
 from heterobench.config.strict import Strict
 
@@ -85,7 +85,7 @@ def make(hp: HyperParameters) -> Algorithm:
             return {"theta": head.written(server["theta"], w[: head.features].T, bias)}
 
         reduce = {"gram": "sum", "cross": "sum"}
-        return Algorithm(start, grad, finish, serve, step, lambda round: 0.0, reduce, epochs=1, whole=always)
+        return Algorithm(start, grad, finish, serve, step, lambda round: 0.0, reduce, statistics=True)
 
     def at(phase):
         return solving(phase.head) if phase.turn == 0 else None

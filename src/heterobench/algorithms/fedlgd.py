@@ -11,10 +11,11 @@ the old x is matched to the round's change of x; rounds are those in which anybo
 together, with cross-entropy plus similarity times a supervised contrastive loss over psi of the batch and of all of
 S_g; in the rounds in which S_g is distilled, with cross-entropy alone. Labels are never changed; real examples are seen
 by distribution matching only.
-Deviations: the first round trains on S_i alone and brings the statistics up, so no round is spent on them; a class
-that a client does not hold, or nobody, is left out of S_i, or of S_g; the server's step is not divided by lr, for the
-cosine does not see its length. S_g is sent when it has changed, until all clients have it. Virtual examples are in the
-scale of what the net sees, and are not clipped. They show what they are made of: this is no protection of privacy.
+Deviations: the first round trains on S_i alone and brings the statistics up, so no round is spent on them; a class that
+a client does not hold, or nobody, is left out of S_i, or of S_g; the server's step is not divided by lr, for the cosine
+does not see its length. In a stream S_i keeps the classes of the client's first round. S_g is sent when it has changed,
+until all clients have it. Virtual examples are in the scale of what the net sees, and are not clipped. They show what
+they are made of: this is no protection of privacy.
 Costs: distillation, which dominates, is in time and energy, not in the counted gradients and FLOPs; nor are gradients
 through psi of S_g.
 """

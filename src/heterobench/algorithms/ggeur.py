@@ -6,12 +6,13 @@ CVPR 2025, arXiv 2503.06457. The code of the authors (no licence) was read for f
 Symbols: z features under the frozen extractor; n_kc, mu_kc, S_kc number, mean and covariance of z over the examples of
 class c at client k; Sigma_c the covariance of all clients' z of class c, biased, exact for any partition.
 The first round in which anybody comes sends statistics and trains nothing; in the others FedAvg trains the last layer
-on own and generated features. Clients count equally, whatever they had before they generated. A client with n of class
-c has T_c = target rows of it: its own, bit for bit, and T_c - n more. Where it has at least as many as it lacks, one
-draw N(z, Sigma_c + jitter I) around each of that many; else `draws` around every own z (more where they do not
-suffice), of which that many are chosen. A class that it lacks it goes on lacking; with more than T_c it keeps what it
-has. prototype_draws > 0 is the form for clients of several domains: as many draws around every other client's mu_kc
-join the choice, also for a class that the client lacks.
+on own and generated features. Clients count equally, whatever they had before they generated. Who comes later is not in
+the statistics, and neither are the later stages of a stream. A client with n of class c has T_c = target rows of it:
+its own, bit for bit, and T_c - n more. Where it has at least as many as it lacks, one draw N(z, Sigma_c + jitter I)
+around each of that many; else `draws` around every own z (more where they do not suffice), of which that many are
+chosen. A class that it lacks it goes on lacking; with more than T_c it keeps what it has. prototype_draws > 0 is the
+form for clients of several domains: as many draws around every other client's mu_kc join the choice, also for a class
+that the client lacks.
 Generated rows are the same in every round, and drawn anew in each: what a client keeps are the roots of the Sigma_c,
 which come with the first model that it receives after the statistics, and with every one until all clients have them.
 Means are sent with every model where prototypes are asked for.

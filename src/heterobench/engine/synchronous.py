@@ -202,7 +202,7 @@ def _selected(
 
 
 def _work(setting: Setting, algorithm: Algorithm, state: RunState, client: int) -> Work:
-    round, full = state.round, algorithm.epochs or setting.budget.local_epochs
+    round, full = state.round, 1 if algorithm.statistics else setting.budget.local_epochs
     epochs = schedules.epochs(setting.schedule, setting.seed, round, client, full)
     share = schedules.share(setting.schedule, setting.seed, round, client)
     return Work(client, round, epochs, algorithm.lr(round), state.client(client), share)

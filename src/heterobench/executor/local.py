@@ -46,7 +46,7 @@ class Local:
 class Work(NamedTuple):
     """One client's part in a round: its state, its number of epochs and its step size `lr`.
 
-    `share` of the mini-batches of these epochs are done, at least one; all where the algorithm needs the `whole`.
+    `share` of the mini-batches of these epochs are done, at least one; all where the algorithm needs them.
     """
 
     client: int
@@ -130,7 +130,7 @@ def prepared(local: Local, down: State, work: Work) -> Prepared:
 
 def _seen(local: Local, work: Work, plan: list[np.ndarray]) -> tuple[Examples | Viewed, list[np.ndarray]]:
     """Mini-batches of the pool as local training sees them: where there are views, under newly drawn ones."""
-    if (viewed := local.federation.viewed) is None:
+    if (viewed := local.federation.viewed) is None or local.at(work.round).statistics:
         return local.federation.pool, plan
     generator = keyed.generator(local.seed, "views", work.round, work.client)
     return viewed, [viewed.drawn(rows, generator) for rows in plan]
@@ -154,7 +154,8 @@ def _done(
     algorithm: Algorithm, down: State | None, client: State, work: Work, plan: list[np.ndarray]
 ) -> list[np.ndarray]:
     """Those of the planned mini-batches that are done."""
-    return plan if algorithm.whole(down, client) else plan[: max(int(work.share * len(plan) + 0.5), 1)]
+    whole = algorithm.statistics or algorithm.whole(down, client)
+    return plan if whole else plan[: max(int(work.share * len(plan) + 0.5), 1)]
 
 
 def _plan(local: Local, down: State | None, client: State, work: Work) -> list[np.ndarray]:
