@@ -50,6 +50,7 @@ class Done(NamedTuple):
 class Info(NamedTuple):
     """What the server knows when it reduces a round.
 
+    `turn`: how many rounds before this one anybody took part in, which is the round itself where somebody always does.
     `population` counts the clients that can take part (those with training examples), `cohort` those that did.
     `sizes`: how theta is cut into the tensors of the net, their numbers of entries in order. `seed`: of the run, for
     draws of the server's own (`heterobench.keyed`). `task`: of the run, for a server that computes with the net.
@@ -61,6 +62,7 @@ class Info(NamedTuple):
     sizes: tuple[int, ...] = ()
     seed: int = 0
     task: Any = None
+    turn: int = 0
 
 
 class Head(NamedTuple):
@@ -97,11 +99,15 @@ class Head(NamedTuple):
 class Phase(NamedTuple):
     """Where a run stands: `round`, from 0, of `rounds`; `head`: the net's last linear layer; `shape` of an example.
 
-    `rounds` is None for a method without the tag "length".
+    A turn is a round in which anybody takes part. `turn` counts those before this round, `turns` those of the run: the
+    first and the last are turn 0 and turn `turns` - 1, whenever they come. Rounds without anybody between two turns
+    have the number of the later one. `rounds` and `turns` are None for a method without the tag "length".
     """
 
     round: int
     rounds: int | None
+    turn: int
+    turns: int | None
     head: Head
     shape: tuple[int, ...] = ()
 
@@ -165,6 +171,10 @@ def _same_for_everyone(server: State, client: State) -> Tensor:
     return server["theta"]
 
 
+def _never(down: State, client: State) -> bool:
+    return False
+
+
 @dataclass(frozen=True)
 class Algorithm:
     """Pure functions. S: server state, C: client state, D: downlink, W: working state, U: uplink.
@@ -191,7 +201,7 @@ class Algorithm:
     """(W, g, step) -> W: the local optimiser. No entry of the result is the old tensor of another: copy its numbers."""
 
     lr: Callable[[int], float]
-    """round -> local step size."""
+    """round -> local step size. Rounds are those of the budget, also the ones before in which nobody took part."""
 
     reduce: Mapping[str, str] = field(default_factory=dict)
     """Uplink entry -> reducer: weighted (by the clients' numbers of examples), uniform, sum, stack."""
@@ -221,16 +231,23 @@ class Algorithm:
     of a table."""
 
     chance: bool = False
-    """Whether `start` and `finish` find C["chance"], a uniform number [] in [0, 1) decided by (seed, round, client)."""
+    """Whether `start`, `whole` and `finish` find C["chance"], a uniform number [] in [0, 1) decided by (seed, round,
+    client)."""
 
     at: Callable[[Phase], Algorithm | None] | None = None
     """phase -> the algorithm of this round, for methods that consist of phases; None: the method has ended, and the
-    round passes without anybody doing anything. Taken from it are select, downlink, batches, virtual, chance, start,
-    grad, step, finish, reduce, serve, lr and epochs; of the first round's init_server and init_client as well. Where
-    nothing has changed it is best the same object: executors keep what they have prepared."""
+    round passes without anybody doing anything. Phases are best counted in turns: in a round nobody may come. Taken
+    from it are select, downlink, batches, virtual, chance, start, grad, step, finish, reduce, serve, lr, statistics and
+    whole; of the first round's init_server and init_client as well. Where nothing has changed it is best the same
+    object: executors keep what they have prepared."""
 
-    epochs: int | None = None
-    """Epochs of local work; None: those of the budget."""
+    statistics: bool = False
+    """Whether the round is one pass over each client's examples, for sums instead of steps: all of them and as they
+    are, whatever the budget's epochs, the schedule's `local_work` and the random views of images."""
+
+    whole: Callable[[State, State], bool] = _never
+    """(D, C) -> whether this client's work of the round is for a quantity of all its examples, such as the gradient of
+    f_i: then `local_work` does not cut it short. Asked where it is not a round of statistics."""
 
     tags: frozenset[str] = frozenset()
 

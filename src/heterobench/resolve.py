@@ -100,11 +100,16 @@ class Job:
         return build(model, self.arm.defaults | shared | self.tuned | self.arm.settings, where)
 
     def check(self) -> None:
-        """An error unless the hyper-parameters are valid and the algorithm can train the model."""
+        """An error unless the hyper-parameters are valid and the algorithm can train the model on the schedule."""
         tags = registry.algorithm(self.arm.algorithm).make(self.hyperparameters).tags
+        where = f"{self.where}: {self.arm.name} on {self.scenario.name}: params"
         if "head-only" in tags:
-            where = f"{self.where}: {self.arm.name} on {self.scenario.name}: params/models/{self.scenario.model}.yaml"
-            models.check_head_only(self.scenario.model_file, where)
+            models.check_head_only(self.scenario.model_file, f"{where}/models/{self.scenario.model}.yaml")
+        if "selective" in tags and (found := self.scenario.schedule_file.availability):
+            raise ConfigurationError(
+                f"{where}/schedules/{self.scenario.schedule}.yaml: availability: {found.pattern}: clients come by "
+                "themselves there, but the method chooses whom to ask; allowed with it: participation"
+            )
 
     @property
     def folder(self) -> Path:

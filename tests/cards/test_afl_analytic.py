@@ -13,10 +13,10 @@ from torch.nn import functional
 
 from contract import nets
 from contract.quadratic import build, run, setting
-from contract.spies import Spy, rounds
+from contract.spies import Spy, attending, rounds
 from heterobench.algorithm import Head, Info
 from heterobench.algorithms.afl_analytic import solved
-from heterobench.config.schema import ModelFile, PartitionFile, ScheduleFile
+from heterobench.config.schema import LocalWork, ModelFile, PartitionFile, ScheduleFile
 from heterobench.engine.synchronous import begin
 from heterobench.executor.local import Work, local_training
 from heterobench.executor.vmap import Vmap
@@ -253,6 +253,22 @@ def test_all_is_done_in_the_first_round():
         assert state.round == number
     assert not spy.thetas
     assert first.gradient_examples == 0
+
+
+@pytest.mark.parametrize("empty", [1, 3])
+def test_the_first_round_in_which_anybody_comes_solves(empty):
+    """Least squares on those who come then; who comes later is too late."""
+    there = np.array([[False] * 3] * empty + [[True, False, True], [False, True, False]])
+    s = setting(build("afl-analytic")[0], federation([20, 25, 15]), task(), rounds=empty + 2, epochs=1, batch_size=7)
+    *before, solved_, last = rounds(attending(s, there), empty + 2)
+    assert all(torch.equal(state.server["theta"], s.task.init(0)) for state in before)
+    assert_equal(layer(solved_.server["theta"]), least_squares(np.r_[0:20, 45:60]))
+    assert torch.equal(last.server["theta"], solved_.server["theta"])
+
+
+def test_sums_are_over_all_examples_whatever_share_of_their_work_clients_do():
+    schedule = ScheduleFile(title="", local_work=LocalWork(min=0.01, max=0.1))
+    assert_equal(answer(federation(SPLITS["two"]), schedule=schedule), least_squares())
 
 
 def test_bytes_are_those_of_both_matrices():

@@ -55,7 +55,7 @@ def test_invariant_3_the_server_keeps_the_mean_of_all_latest_updates():
     """anarchic-fl 3: G_t = G_{t-1} + (1/M) sum of the changes, from the round in which all are known."""
     present = np.random.default_rng(2).random((16, 4)) < 0.4
     spy = Listening(afa("cross-silo", lr=0.05, server_lr=2.0))
-    s = attending(setting(spy.algorithm, noisy(SIZES), epochs=2, batch_size=2), present)
+    s = attending(setting(spy.algorithm, noisy(SIZES), rounds=len(present), epochs=2, batch_size=2), present)
     latest, seen, before, G = {}, 0, begin(s).server["theta"], None
     steps = [2 * -(-n // 2) for n in SIZES]
     for t, state in enumerate(rounds(s, 16)):
@@ -114,7 +114,7 @@ def test_invariant_5_fixed_points_under_unequal_frequencies():
     bent, fair = (q * a * b).sum(0) / (q * a).sum(0), (a * b).sum(0) / a.sum(0)
     apart = np.abs(bent - fair).max()
     for form, point, other in (("cross-device", bent, fair), ("cross-silo", fair, bent)):
-        s = setting(afa(form, lr=0.01), problem.federation(), epochs=1)
+        s = setting(afa(form, lr=0.01), problem.federation(), rounds=2500, epochs=1)
         *_, found = (theta(state) for state in rounds(attending(s, turns), 2500))
         assert np.abs(found - point).max() < 0.05 * apart
         assert np.abs(found - other).max() > 0.9 * apart

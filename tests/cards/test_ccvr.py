@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from contract import nets
 from contract.quadratic import build, run, setting
-from contract.spies import exact_net, rounds
+from contract.spies import attending, exact_net, rounds
 from heterobench import keyed
 from heterobench.algorithms._gaussians import Gaussians
 from heterobench.algorithms.ccvr import calibrated, virtual
@@ -201,6 +201,21 @@ def test_until_the_last_round_it_is_fedavg():
     assert ours[2].bytes_up - ours[1].bytes_up == len(fed) * (statistics + 8)
     assert ours[2].bytes_down == plain[2].bytes_down
     assert ours[2].gradient_examples == ours[1].gradient_examples
+
+
+@pytest.mark.parametrize("empty", [1, 2])
+def test_the_last_round_in_which_anybody_comes_is_the_calibration(empty):
+    """Nobody in the first and the last rounds: the extractor learns in one round, the classifier alone in the next."""
+    task, fed = exact_net()
+    there = np.array([[False] * 4] + [[True] * 4] * 2 + [[False] * 4] * empty)
+    s = setting(build("ccvr", lr=0.1)[0], fed, task, rounds=3 + empty, epochs=1, batch_size=4)
+    nothing, trained, calibrated_, *rest = (state.server["theta"] for state in rounds(attending(s, there), 3 + empty))
+    first = task.head.first
+    assert torch.equal(nothing, task.init(0))
+    assert not torch.equal(trained[:first], nothing[:first])
+    assert torch.equal(calibrated_[:first], trained[:first])
+    assert not torch.equal(calibrated_[first:], trained[first:])
+    assert all(torch.equal(theta, calibrated_) for theta in rest)
 
 
 def test_one_round_is_the_calibration():

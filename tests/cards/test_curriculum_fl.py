@@ -360,6 +360,42 @@ def test_a_run_goes_on_within_a_pool():
         assert torch.equal(one.server["theta"], two.server["theta"])
 
 
+def in_stages(held, rounds, participation, **settings):
+    """A run through two stages: client i of the parabolas has examples of the stages held[i]."""
+    s = ordering(clients=len(held), participation=participation, rounds=rounds, **settings)
+    own = [np.asarray(rows)[: len(stages)] for rows, stages in zip(s.federation.train, held, strict=True)]
+    stage = np.zeros(len(s.federation.pool), np.int64)
+    for rows, stages in zip(own, held, strict=True):
+        stage[rows] = stages
+    return replace(s, federation=replace(s.federation, train=own, stage=stage))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_who_has_nothing_in_the_next_stage_leaves_the_pool(seed):
+    """Three clients of one stage and three of the other, one a round: a pool of three is left after two rounds."""
+    s = in_stages([[0], [0], [0], [1], [1], [1]], 4, 0.34, client_b=1.0)
+    loop = Listening()
+    s, asked = replace(s, executor=loop, seed=seed), []
+    for state in rounds(s, 4):
+        asked.append(loop.cohort)
+        assert torch.isfinite(state.server["theta"]).all()
+    assert all(len(cohort) == 1 for cohort in asked)
+    first, second = (list(itertools.chain(*part)) for part in (asked[:2], asked[2:]))
+    assert len(set(first) & {0, 1, 2}) == 2
+    assert len(set(second) & {3, 4, 5}) == 2
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_who_has_examples_in_the_next_stage_stays_in_the_pool(seed):
+    """Four clients of both stages, one a round: the stage changes after three, and who is left is visited next."""
+    s = in_stages([[0, 1]] * 4, 6, 0.25, client_b=1.0)
+    loop = Listening()
+    s, asked = replace(s, executor=loop, seed=seed), []
+    for _ in rounds(s, 6):
+        asked += loop.cohort
+    assert sorted(asked[:4]) == [0, 1, 2, 3]
+
+
 def test_clients_that_come_by_themselves_cannot_be_chosen():
     schedule = ScheduleFile.model_validate({"title": "", "availability": {"pattern": "bernoulli", "mean": 0.5}})
     with pytest.raises(RunError, match=r"availability.*participation"):

@@ -12,10 +12,10 @@ from pydantic import ValidationError
 
 from contract import nets
 from contract.quadratic import Quadratics, QuadraticTask, build, run, setting
-from contract.spies import Listening, Spy, exact_net, noisy, rounds
+from contract.spies import Listening, Spy, attending, exact_net, noisy, rounds
 from heterobench import channel, keyed, schedule
 from heterobench.algorithms.fedamd import anchor_probability
-from heterobench.config.schema import ScheduleFile
+from heterobench.config.schema import LocalWork, ScheduleFile
 from heterobench.engine.synchronous import begin
 from heterobench.executor.local import Local, Work, client_state, local_training
 from heterobench.federation import Federation
@@ -185,6 +185,38 @@ def test_a_period_makes_anchors_of_everybody_in_every_pth_round():
     s = setting(build("fedamd", lr=0.3, p=3)[0], nets.federation(), nets.task(), epochs=1, batch_size=4)
     thetas = [begin(s).server["theta"]] + [state.server["theta"] for state in rounds(s, 7)]
     assert [torch.equal(*pair) for pair in pairwise(thetas)] == [i % 3 == 0 for i in range(7)]
+
+
+@pytest.mark.parametrize("empty", [{2}, {1, 2, 3}, {0, 1}, {3, 5}], ids=str)
+def test_rounds_in_which_nobody_comes_are_not_counted_by_the_period(empty):
+    """Every second round with participants has anchors alone, whichever rounds they are."""
+    there = np.array([[round not in empty] * 4 for round in range(9)])
+    s = setting(build("fedamd", lr=0.3, p=2)[0], nets.federation(), nets.task(), rounds=9, epochs=1, batch_size=4)
+    s = attending(s, there)
+    thetas = [begin(s).server["theta"]] + [state.server["theta"] for state in rounds(s, 9)]
+    moved = [round for round in range(9) if not torch.equal(thetas[round], thetas[round + 1])]
+    assert moved == np.flatnonzero(there.any(1))[1::2].tolist()
+
+
+@pytest.mark.parametrize("share", [0.01, 0.4])
+def test_an_anchor_goes_through_all_its_examples_whatever_share_of_its_work_it_does(share):
+    """Its cache is the exact local gradient; miners of the same round are cut short."""
+    task, federation = exact_net()
+    schedule = ScheduleFile(title="", local_work=LocalWork(min=share, max=share))
+    s = setting(build("fedamd", lr=0.3, p=0.5)[0], federation, task, epochs=2, batch_size=3, schedule=schedule)
+    before, mixed = begin(s), False
+    for index, state in enumerate(rounds(s, 5)):
+        anchors = [i for i in range(4) if index == 0 or coin(0.5, index, i)]
+        expected = slopes(task, federation, before.server["theta"])
+        torch.testing.assert_close(caches(state, 4)[anchors], expected[anchors], atol=1e-14, rtol=0)
+        n = [len(rows) for rows in federation.train]
+        steps = {i: max(int(share * 2 * -(-n[i] // 3) + 0.5), 1) for i in range(4)}
+        spent = state.gradient_examples - before.gradient_examples - sum(2 * n[i] for i in anchors)
+        most = sum(2 * 3 * steps[i] for i in range(4) if i not in anchors)
+        assert (spent > 0) == (most > 0)
+        assert spent <= most
+        mixed, before = mixed or 0 < len(anchors) < 4, state
+    assert mixed
 
 
 def test_probabilities_by_rule():

@@ -135,7 +135,7 @@ TURNS = np.array([[0, 1, 0], [1, 0, 0], [0, 0, 1], [1, 0, 0]])
 
 def settled(name, **more) -> np.ndarray:
     """Model [d] after many short steps on three parabolas of curvature 1, averaged over a turn."""
-    s = setting(build(name, lr=0.01, **more)[0], parabolas().federation(), epochs=1)
+    s = setting(build(name, lr=0.01, **more)[0], parabolas().federation(), rounds=2500, epochs=1)
     *_, a, b, c, d = (state.server["theta"].numpy() for state in rounds(attending(s, TURNS), 2500))
     return np.mean([a, b, c, d], 0)
 
@@ -163,7 +163,7 @@ def test_trap_the_sum_is_divided_by_all_clients(cutoff):
     present = np.random.default_rng(5).random((14, 4)) < 0.4
     present[6] = False
     spy = Listening(build("fedau", lr=0.1, cutoff=cutoff, server_lr=0.7)[0])
-    s = attending(setting(spy.algorithm, noisy(SIZES), epochs=2, batch_size=3), present)
+    s = attending(setting(spy.algorithm, noisy(SIZES), rounds=14, epochs=2, batch_size=3), present)
     omegas = [iter(by_the_card(own, cutoff)[0]) for own in present.T]
     x, seen = begin(s).server["theta"], 0
     for t, state in enumerate(rounds(s, 14)):

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from contract import nets
 from contract.quadratic import build, run, setting
-from contract.spies import Listening, exact_net, rounds
+from contract.spies import Listening, attending, exact_net, rounds
 from heterobench.algorithm import Info
 from heterobench.algorithms.fedld import margin_term, principal_mean
 from heterobench.config.schema import ScheduleFile
@@ -210,10 +210,20 @@ def test_a_round_averages_each_tensor_of_the_net_on_its_own():
     assert (whole - (second.server["theta"] - first.server["theta"])).abs().max() > 1e-3
 
 
+def test_the_first_round_in_which_anybody_comes_is_a_mean():
+    """Invariant 2, where nobody comes in the first two of three rounds."""
+    task, federation = exact_net()
+    spy = Listening(build("fedld", lr=0.1, margin=0, share=0.5)[0])
+    s = setting(spy.algorithm, federation, task, rounds=3, epochs=2, batch_size=4)
+    *_, last = rounds(attending(s, [[False] * 4, [False] * 4, [True] * 4]), 3)
+    expected = task.init(0) + torch.stack(spy.deltas).mean(0)
+    torch.testing.assert_close(last.server["theta"], expected, atol=1e-14, rtol=0)
+
+
 def test_a_tensor_of_one_entry_is_averaged():
     algorithm, _ = build("fedld")
     updates = torch.tensor([[1.0, 5.0, -1.0], [3.0, 2.0, 4.0]])
-    found = algorithm.serve({"theta": torch.zeros(3)}, {"delta": updates}, Info(1, 2, 2, (1, 2)))["theta"]
+    found = algorithm.serve({"theta": torch.zeros(3)}, {"delta": updates}, Info(1, 2, 2, (1, 2), turn=1))["theta"]
     assert float(found[0]) == 2
     torch.testing.assert_close(found[1:], principal_mean(updates[:, 1:], 0.8))
 

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from contract import nets
 from contract.quadratic import build, setting
-from contract.spies import Spy, rounds
+from contract.spies import Spy, attending, rounds
 from heterobench import keyed
 from heterobench.algorithms import _distillation
 from heterobench.algorithms._distillation import Descent, distribution_loss, gradient_loss
@@ -269,6 +269,19 @@ def test_when_sets_change():
     servers = [state.server["images"] for state in states]
     assert [r for r in range(1, 10) if not torch.equal(servers[r], servers[r - 1])] == [3, 6]
     assert servers[0].abs().max() > 0.1
+
+
+def test_rounds_in_which_nobody_comes_change_no_set_and_are_not_counted():
+    """The rounds of the test above, with gaps before the first, between, and on those in which sets would change."""
+    s = fedlgd(refresh_every=2, distil_every=3, updates=2, rounds=14)
+    empty = [0, 3, 4, 8]
+    s = attending(s, [[round not in empty] * 3 for round in range(14)])
+    come = [state for round, state in enumerate(rounds(s, 14)) if round not in empty]
+    for which, changes in (("client", [2, 4]), ("server", [3, 6])):
+        sets = [(state.client(0) if which == "client" else state.server)["images"] for state in come]
+        assert [r for r in range(1, 10) if not torch.equal(sets[r], sets[r - 1])] == changes
+    assert come[0].server["known"].all()
+    assert come[0].server["images"].abs().max() > 0.1
 
 
 def test_virtual_examples_begin_with_mean_and_deviation_of_their_class():

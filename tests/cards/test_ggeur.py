@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from contract import nets
 from contract.quadratic import build, run, setting
-from contract.spies import rounds
+from contract.spies import attending, rounds
 from heterobench import keyed
 from heterobench.algorithms._gaussians import around, root
 from heterobench.algorithms.ggeur import sources
@@ -163,6 +163,35 @@ def test_invariant_6_one_client_with_full_batches_is_gradient_descent_on_the_row
     for one, other in zip(found, layer, strict=True):
         torch.testing.assert_close(one, other.detach(), atol=1e-13, rtol=0)
         assert one.abs().max() > 1e-3
+
+
+def test_clients_count_equally_although_they_differ_in_their_own_numbers():
+    """Card: a uniform mean. Two steps of full batches, by torch's autograd on each client's rows."""
+    s = ggeur(federation([50, 10]), rounds=3)
+    data = [rows_of(s, client)[:2] for client in range(2)]
+    theta = [part.clone() for part in s.task.head.read(s.task.init(0))]
+    for _ in range(2):
+        ended = []
+        for z, y in data:
+            layer = [part.clone().requires_grad_() for part in theta]
+            loss = functional.cross_entropy(functional.linear(z, *layer), y)
+            ended.append([p.detach() - 0.5 * g for p, g in zip(layer, torch.autograd.grad(loss, layer), strict=True)])
+        theta = [(one + other) / 2 for one, other in zip(*ended, strict=True)]
+    for found, expected in zip(s.task.head.read(run(s).server["theta"]), theta, strict=True):
+        torch.testing.assert_close(found, expected, atol=1e-13, rtol=0)
+
+
+def test_statistics_are_those_of_the_first_round_in_which_anybody_comes():
+    """Nobody in the first two of six rounds: then statistics of all that came, then training."""
+    s = attending(ggeur(federation([20, 25, 15]), rounds=6), [[False] * 3] * 2 + [[True] * 3] * 4)
+    states = list(rounds(s, 6))
+    assert all(state.server.keys() == {"theta"} for state in states[:2])
+    pool, theta = s.federation.pool, s.task.init(0)
+    z = s.task.features(theta, pool.batch(np.arange(N)))
+    for c in range(3):
+        torch.testing.assert_close(states[2].server["covariance"][c], biased(z[pool.y == c]), atol=1e-10, rtol=0)
+    moved = [not torch.equal(state.server["theta"], theta) for state in states]
+    assert moved == [False, False, False, True, True, True]
 
 
 # which rows are chosen ----------------------------------------------------------------------------------------------

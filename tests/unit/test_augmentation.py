@@ -167,6 +167,17 @@ def test_executors_agree(name, executor, tolerance):
     assert not torch.allclose(expected, outcome(loop.Loop, algorithm, nets.federation(side=SIDE)), atol=1e-3)
 
 
+@pytest.mark.parametrize("name", ["afl-analytic", "ccvr", "ggeur"])
+def test_statistics_are_of_images_as_they_are(name):
+    """They are those of the data, exact for any partition, which views drawn by round and client would not be."""
+    algorithm, _ = build(name)
+    found, expected = (
+        run(setting(algorithm, data, nets.task(side=SIDE), rounds=1, batch_size=4)).server
+        for data in (federation(), nets.federation(side=SIDE))
+    )
+    assert all(torch.equal(found[entry], expected[entry]) for entry in expected)
+
+
 def test_evaluation_sees_images_as_they_are(tmp_path):
     """The loss in the record of a round is that of the plain test set under the model of that round."""
     data, task = federation(), nets.task(side=SIDE)

@@ -348,6 +348,17 @@ def test_a_method_that_solves_for_the_last_layer_needs_a_model_of_nothing_else(p
     assert len(table(project).jobs()) == 4
 
 
+def test_a_method_that_chooses_its_clients_needs_a_schedule_that_lets_it(project):
+    """Before anything is computed; where clients are sampled it is fine."""
+    edit(project, FILE, "[fedavg, fedprox, fedadam]", "[fedavg, curriculum-fl-clients]")
+    edit(project, FILE, "model: mlp,", "model: mlp, schedule: markov-0.3,")
+    found = message(project)
+    for part in ("curriculum-fl-clients on digits.iid.mlp.markov-0.3", "params/schedules/markov-0.3.yaml", "markov:"):
+        assert part in found
+    edit(project, FILE, "schedule: markov-0.3", "schedule: sample-10")
+    assert len(table(project).jobs()) == 4
+
+
 @pytest.mark.parametrize("axis", ["partition: [iid, dirichlet-0.1]", "model: mlp"])
 def test_an_empty_list_of_names_is_an_error(project, axis):
     edit(project, FILE, axis, f"{axis.split(':')[0]}: []")

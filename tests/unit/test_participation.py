@@ -25,7 +25,7 @@ from heterobench.config.schema import Availability, ByLabel, Clock, LocalWork, L
 from heterobench.config.strict import build as validated
 from heterobench.engine import checkpoint
 from heterobench.engine.synchronous import advance, begin
-from heterobench.errors import ConfigurationError
+from heterobench.errors import ConfigurationError, RunError
 from heterobench.executor.local import Work, batches_of
 from heterobench.executor.loop import Loop
 from heterobench.federation import batches
@@ -337,7 +337,7 @@ class Closed:
 def test_a_round_without_anybody_changes_nothing_but_the_time(case):
     s = setting(case.build()[0], nets.federation((9, 7)), nets.task(), rounds=3, epochs=1, schedule=taking(clock=CLOCK))
     before = advance(s, begin(s))
-    empty = replace(s, schedule=NOBODY, executor=Closed())
+    empty = replace(s, schedule=taking(rule(mean=1), clock=CLOCK), executor=Closed())
     empty.__dict__["attendance"] = Gaps(empty.attendance, {1})
     after = advance(empty, before)
     assert after.round == 2
@@ -352,17 +352,30 @@ def test_a_round_without_anybody_changes_nothing_but_the_time(case):
     assert np.isfinite(advance(s, after).train_loss)
 
 
-def test_a_run_that_nobody_comes_to_ends_with_its_first_model(tmp_path):
-    federation = nets.federation((9, 7))
-    s = setting(build("fedau")[0], federation, nets.task(), rounds=4, epochs=1, schedule=NOBODY)
+def test_a_run_that_nobody_comes_to_is_refused_before_it_begins(tmp_path):
+    """Its first model is nobody's result."""
+    s = setting(build("fedau")[0], nets.federation((9, 7)), nets.task(), rounds=4, epochs=1, schedule=NOBODY, seed=3)
     assert not any(s.attendance(t).any() for t in range(4))
-    state, theta, _ = recorded(s, tmp_path)
-    assert torch.equal(theta, nets.task().init(0))
+    with pytest.raises(RunError, match=r"availability: nobody comes in any of the 4 rounds \(seed 3\)"):
+        recorded(s, tmp_path)
+    assert not record.Record(tmp_path).rounds
+
+
+def test_rounds_without_anybody_are_recorded_as_what_they_are(tmp_path):
+    """Somebody comes in the second of four: no loss, no bytes in the others, and the model stays."""
+    s = setting(
+        build("fedau")[0], nets.federation((9, 7)), nets.task(), rounds=4, epochs=1,
+        schedule=taking(rule(mean=1), clock=CLOCK),
+    )  # fmt: skip
+    s.__dict__["attendance"] = Gaps(s.attendance, {0, 2, 3})
+    recorded(s, tmp_path)
     metrics = [row["metrics"] for row in record.Record(tmp_path).rounds]
-    assert all(np.isnan(m["train_loss"]) and m["bytes_up"] == m["bytes_down"] == 0 for m in metrics)
-    assert [m["simulated_seconds"] for m in metrics] == [0.25, 0.5, 0.75, 1.0]
+    assert [np.isnan(m["train_loss"]) for m in metrics] == [True, False, True, True]
+    assert [m["bytes_up"] > 0 for m in metrics] == [False, True, True, True]
+    assert metrics[1]["bytes_up"] == metrics[3]["bytes_up"]
+    assert metrics[1]["validation_loss"] == metrics[3]["validation_loss"] != metrics[0]["validation_loss"]
+    assert np.diff([m["simulated_seconds"] for m in metrics])[1:] == pytest.approx([0.25, 0.25])
     assert '"train_loss":"NaN"' in (tmp_path / record.ROUNDS).read_text()
-    assert not state.clients
 
 
 def recorded(s, folder: Path):

@@ -102,4 +102,4 @@ def collecting(base: Algorithm, head: Head) -> Algorithm:
         return Gaussians.of_sums(work["sums"])._asdict(), client
 
     reduce = dict.fromkeys(Gaussians._fields, "stack")
-    return replace(base, start=start, grad=grad, step=step, finish=finish, reduce=reduce, epochs=1)
+    return replace(base, start=start, grad=grad, step=step, finish=finish, reduce=reduce, statistics=True)

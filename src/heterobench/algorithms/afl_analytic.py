@@ -13,10 +13,11 @@ last column of ones for it, penalised like the rest; the code has no bias. Direc
 (eigenvalues below d eps times the largest) get weight 0, which is the shortest of all solutions; the code divides by
 their rounding errors.
 
-The first round of the budget is all: one pass over the data, whatever the local epochs; in the others nothing happens
-and nothing is sent. k is the number of clients of that round; whom the schedule leaves out of it is left out for good,
-and so are the later stages of a stream. Costs: features and products are in wall time and energy, but not in the
-counted gradients, FLOPs and simulated seconds. The head's outputs are no log-odds: accuracy counts, its loss does not.
+The first round in which anybody comes is all: one pass over the data, whatever the local epochs and `local_work`; after
+it nothing happens and nothing is sent. k is the number of clients of that round; whom the schedule leaves out of it is
+left out for good, and so are the later stages of a stream. Costs: features and products are in wall time and energy,
+but not in the counted gradients, FLOPs and simulated seconds. The head's outputs are no log-odds: accuracy counts, its
+loss does not.
 """
 
 from __future__ import annotations
@@ -85,9 +86,9 @@ def make(hp: HyperParameters) -> Algorithm:
             return {"theta": head.written(server["theta"], w[: head.features].T, bias)}
 
         reduce = {"gram": "sum", "cross": "sum"}
-        return Algorithm(start, grad, finish, serve, step, lambda round: 0.0, reduce, epochs=1)
+        return Algorithm(start, grad, finish, serve, step, lambda round: 0.0, reduce, statistics=True)
 
     def at(phase):
-        return solving(phase.head) if phase.round == 0 else None
+        return solving(phase.head) if phase.turn == 0 else None
 
     return replace(solving(None), at=at, tags=frozenset({"head-only"}))

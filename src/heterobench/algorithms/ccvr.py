@@ -6,9 +6,9 @@ Non-IID Data", NeurIPS 2021, arXiv 2106.05001, Algorithm 1. No code of the autho
 Symbols: z the input of the net's last linear layer; n_kc, mu_kc, S_kc number, mean and unbiased covariance of z over
 the examples of class c at client k; mu_c, Sigma_c those of all clients together, M_c = samples virtual features of
 N(mu_c, Sigma_c) for each class. The last layer, from the federated weights on, takes SGD steps on them.
-The last round of the budget is the calibration: its cohort passes over its data once, at the global model, and sends
-statistics in place of an update, so the comparison stays fair; with one round there is nothing else. Who does not take
-part in it is not in the statistics.
+The last round in which anybody comes is the calibration: its cohort passes over its data once, at the global model,
+and sends statistics in place of an update, so the comparison stays fair; with one round there is nothing else. Who does
+not take part in it is not in the statistics, and neither are the earlier stages of a stream.
 Deviations: public ports divide S_kc by n_kc but pool it as if by n_kc - 1; here both are unbiased, and the pooled
 statistics are exact. Everything is in float64, which is what is sent: 8 C (d^2 + d + 1) bytes a client. Features are
 taken as they are: neither a power transform before, nor a clipping of negative draws after a ReLU. A class of one
@@ -100,6 +100,6 @@ def make(hp: HyperParameters) -> Algorithm:
         return replace(collecting(base, head), serve=serve)
 
     def at(phase):
-        return calibrating(phase.head) if phase.round == phase.rounds - 1 else base
+        return calibrating(phase.head) if phase.turn == phase.turns - 1 else base
 
     return replace(base, at=at, tags=base.tags | {"length"})

@@ -10,7 +10,8 @@ the first max(pace(s), minimum) examples of the order: pace grows from b N to N,
 visible examples are gone through once, shuffled, before their number is looked at again.
 client_order does the same with clients: the server orders all by their mean loss, takes the first
 max(pace_c(u), m) of them as a pool, u the number of client updates so far of U = R m, and visits these once, shuffled,
-m a round (fewer in the last one of a pool), before it asks everybody again. pace_c has client_a and client_b.
+m a round (fewer in the last one of a pool), before it asks everybody again. pace_c has client_a and client_b. Who has
+no examples in the next stage of a stream leaves the pool.
 Deviation: T is the number of steps of every other method, ceil(N / B) E, so that all have the same work; the code has
 one more an epoch where B divides N. The last pass ends with T. lr_decay is by round, not by local step. Scores of an
 expert are not offered: it would have to be trained on somebody's data. Without client_order, which is the default,
@@ -77,6 +78,7 @@ def choosing(hp: HyperParameters, base: Algorithm) -> Algorithm:
 
     def select(server, given):
         waiting, updates = server["pool"].numpy(force=True), int(server["updates"])
+        waiting = waiting[np.isin(waiting, given.ids)]
         if not len(waiting):
             visible = pace(own, updates, given.rounds * given.count, len(given.ids))
             if hp.client_order == "random":

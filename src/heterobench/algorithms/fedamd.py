@@ -10,12 +10,14 @@ Miner: y = y_prev = x, g = vbar, then K times g <- g - grad f_m(y_prev; b) + gra
 y <- y - eta g, both gradients on the same batch b; x <- x + server_lr * mean over the miners of (y - x), uniform;
 x stays where the cohort has no miner.
 p below 1 is p_t; a whole number is a period: everybody is an anchor in rounds 0, p, 2p, ... (1: always; the code's
-test is never true then). "optb" and "optc" are the code's formulas for N clients of which A take part.
+test is never true then). "optb" and "optc" are the code's formulas for N clients of which A took part in the round
+before. Rounds are those in which anybody takes part: one without does not delay the next anchors.
 
 Deviation: the paper begins with the gradients of ALL clients at x_0, outside of its rounds. Here that is round 0, in
 which everybody who takes part is an anchor, and vbar is the mean over the clients that have a cache; with full
 participation from then on there is no difference but the round that it costs. "opta" is not offered, its formula
-was not at hand. An anchor goes through its data as often as a miner does in its local epochs, for the same gradient.
+was not at hand. An anchor goes through its data as often as a miner does in its local epochs, for the same gradient;
+`local_work` cuts miners short, never anchors.
 The code's step size is halved at 50% and 75% of the rounds; see lr_decay. Weight decay (not in the paper) belongs to
 f_m. Local momentum is refused, as g is the momentum.
 Costs: x and vbar go down; one vector goes up, v_m's change or y - x. Miners take two gradients in a step, anchors one.
@@ -83,6 +85,9 @@ def make(hp: HyperParameters) -> Algorithm:
         fixed = {"miner": miner, "sum": x.new_zeros(x.shape), "seen": x.new_zeros(())}
         return {"theta": x.clone(), "previous": x.clone(), "direction": miner * down["vbar"]} | fixed
 
+    def anchor(down, client):
+        return bool(client["chance"] < down["p"])
+
     def slope(theta, batch, task):
         g, aux = task.grad(theta, batch)
         return g + hp.weight_decay * theta, aux
@@ -117,7 +122,7 @@ def make(hp: HyperParameters) -> Algorithm:
             "theta": server["theta"] + hp.server_lr * (miner @ sent) / miner.sum().clamp(min=1),
             "v": server["v"] + (1 - miner) @ sent / n,
             "known": server["known"] + up["new"].sum() / n,
-            "p": server["p"].new_tensor(anchor_probability(hp.p, info.round + 1, info.cohort, n)),
+            "p": server["p"].new_tensor(anchor_probability(hp.p, info.turn + 1, info.cohort, n)),
         }
 
     return replace(
@@ -132,5 +137,6 @@ def make(hp: HyperParameters) -> Algorithm:
         serve=serve,
         reduce={"sent": "stack", "miner": "stack", "new": "stack"},
         chance=True,
+        whole=anchor,
         tags=frozenset({"stateful", "drift-free"}),
     )

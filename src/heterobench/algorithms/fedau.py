@@ -6,7 +6,7 @@ arXiv 2306.03401, with details from the authors' code.
 Symbols: Delta_n = y_n - x; omega_n mean of the gaps that client n has recorded before this round, 1 while there are
 none; K = cutoff; N population; eta_g = server_lr. The server moves by eta_g / N times the sum of omega_n Delta_n over
 those who came, so that a client of rate p has weight p omega ~ 1. A gap ends when the client comes, and after K rounds
-without it; counting begins at round 0.
+without it; counting begins at round 0, and rounds in which nobody comes count.
 
 Gaps cover all rounds up to the last one in which the client came, so their sum is that round's number (from 1), and
 the client keeps two numbers: `rounds` covered and `gaps` recorded. After `absent` rounds floor(absent / K) gaps of K
@@ -35,6 +35,7 @@ class HyperParameters(fedavg.HyperParameters):
     weighting: Literal["uniform"] = Field("uniform", description="omega_n / N is the weight")
 
 
+EXCEPTIONS = {"empty_rounds": "gaps are counted in rounds of the budget, whether or not anybody else comes"}
 NEUTRAL = Neutral({}, {"weighting": "uniform"}, tolerance=1e-12)  # everybody comes in every round
 
 

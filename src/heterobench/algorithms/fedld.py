@@ -7,7 +7,8 @@ Symbols: p softmax of the logits, local loss cross-entropy + lambda_m log(1 + ||
 Frobenius norm over the WHOLE batch (the code; norm "example" takes each example's own and averages the logarithms).
 Server, for each tensor of the net: g_i = y_i - x the rows of G [m, d], G G^T / m = sum_j S_j v_j v_j^T with S_j
 descending, w_j = G^T v_j, r_i = sum over j <= k of unit(projection of g_i on w_j) ||g_i|| S_j / sum S, k = share * m
-rounded down, x <- x + mean r_i. The mean is uniform, whatever `weighting` is; in the first round it is that of g_i.
+rounded down, x <- x + mean r_i. The mean is uniform, whatever `weighting` is; in the first round in which anybody takes
+part it is that of g_i.
 w_j has length sqrt(m S_j) and projection v_ij w_j, so unit(.) is sign(v_ij) w_j / sqrt(m S_j): all of it comes from the
 m x m Gram matrix. The code's vote about the sign of w_j changes nothing, as the projection is even in w_j.
 Deviation: k is at least 1 (one or two clients would never move). Directions with S_j below 1e-12 S_1, and signs of
@@ -78,7 +79,7 @@ def make(hp: HyperParameters) -> Algorithm:
 
     def serve(server, up, info):
         updates = up["delta"]
-        if info.round == 0:
+        if info.turn == 0:
             return {"theta": server["theta"] + updates.mean(0)}
         parts = updates.split(list(info.sizes), dim=1)
         g = updates.new_empty(updates.shape[1:])

@@ -7,13 +7,15 @@ Symbols: S_i virtual examples of client i, S_g of the server, x server model, y_
 layer reads. S_i starts as normal noise with the client's mean and deviation per class and channel and is warmed up by
 distribution matching under random nets, one for each step; refreshed under psi of x every refresh_every rounds, up to
 `updates` times. S_g starts as noise with the mean of the clients' statistics; every distil_every rounds its gradient at
-the old x is matched to the round's change of x. Clients train on S_i and S_g together, with cross-entropy plus
-similarity times a supervised contrastive loss over psi of the batch and of all of S_g; in the rounds in which S_g is
-distilled, with cross-entropy alone. Labels are never changed; real examples are seen by distribution matching only.
-Deviations: the first round trains on S_i alone and brings the statistics up, so no round is spent on them; a class
-that a client does not hold, or nobody, is left out of S_i, or of S_g; the server's step is not divided by lr, for the
-cosine does not see its length. S_g is sent when it has changed, until all clients have it. Virtual examples are in the
-scale of what the net sees, and are not clipped. They show what they are made of: this is no protection of privacy.
+the old x is matched to the round's change of x; rounds are those in which anybody comes. Clients train on S_i and S_g
+together, with cross-entropy plus similarity times a supervised contrastive loss over psi of the batch and of all of
+S_g; in the rounds in which S_g is distilled, with cross-entropy alone. Labels are never changed; real examples are seen
+by distribution matching only.
+Deviations: the first round trains on S_i alone and brings the statistics up, so no round is spent on them; a class that
+a client does not hold, or nobody, is left out of S_i, or of S_g; the server's step is not divided by lr, for the cosine
+does not see its length. In a stream S_i keeps the classes of the client's first round. S_g is sent when it has changed,
+until all clients have it. Virtual examples are in the scale of what the net sees, and are not clipped. They show what
+they are made of: this is no protection of privacy.
 Costs: distillation, which dominates, is in time and energy, not in the counted gradients and FLOPs; nor are gradients
 through psi of S_g.
 """
@@ -36,7 +38,7 @@ from heterobench.config.numbers import Count, CountOrNone, Decay, NonNegative, P
 
 class HyperParameters(fedavg.HyperParameters):
     lr: Positive = Field(0.01, description="local step size eta_l")
-    weighting: Literal["weighted", "uniform"] = Field("uniform", description="w_i = n_i/sum n_j, or 1/|S|")
+    weighting: Literal["uniform"] = Field("uniform", description="w_i = 1/|S|: what clients train on is virtual")
     per_class: Count = Field(50, description="virtual examples of each class at a client")
     server_per_class: Count = Field(10, description="virtual examples of each class at the server")
     similarity: NonNegative = Field(1.0, description="weight of the contrastive loss")
@@ -62,7 +64,7 @@ def make(hp: HyperParameters) -> Algorithm:
     base, on_images = fedavg.make(hp), (hp.image_lr, hp.image_momentum)
 
     @cache
-    def stage(head, shape: tuple[int, ...], round: int, refreshes: bool, distils: bool) -> Algorithm:
+    def stage(head, shape: tuple[int, ...], turn: int, refreshes: bool, distils: bool) -> Algorithm:
         def blank(theta, count):
             return theta.new_zeros(head.classes, count, *shape), theta.new_zeros(head.classes)
 
@@ -94,7 +96,7 @@ def make(hp: HyperParameters) -> Algorithm:
             return client, *(cat(parts) for parts in zip(*sets, strict=True))
 
         def matching(images, own, theta, steps):
-            descent, generator = Descent(steps, *on_images), own.generator("distribution matching", round)
+            descent, generator = Descent(steps, *on_images), own.generator("distribution matching", turn)
             return matched(images, own, theta, hp.real_batch, descent, generator)
 
         def start(down, client):
@@ -116,11 +118,11 @@ def make(hp: HyperParameters) -> Algorithm:
 
         def finish(work, down, client, done):
             up, client = base.finish(work, down, client, done)
-            return up | ({} if round else {name: client[name] for name in ("mean", "std", "held")}), client
+            return up | ({} if turn else {name: client[name] for name in ("mean", "std", "held")}), client
 
         def serve(server, up, info):
             after = server | base.serve(server, up, info)
-            if not round:
+            if not turn:
                 held = up["held"][:, :, None]
                 means = {name: (held * up[name]).sum(0) / held.sum(0).clamp(min=1) for name in ("mean", "std")}
                 after["known"] = up["held"].amax(0)
@@ -130,11 +132,11 @@ def make(hp: HyperParameters) -> Algorithm:
                 given = (after["images"], after["known"], server["theta"], change, info.task)
                 after["images"] = distilled(*given, Descent(hp.distil_steps, *on_images))
             everybody = server["sent"].new_tensor(float(info.cohort == info.population))
-            after["sent"] = everybody * 0 if distils or not round else server["sent"].maximum(everybody)
+            after["sent"] = everybody * 0 if distils or not turn else server["sent"].maximum(everybody)
             return after
 
         plain = distils or not hp.similarity
-        reduce = base.reduce | ({} if round else dict.fromkeys(("mean", "std", "held"), "stack"))
+        reduce = base.reduce | ({} if turn else dict.fromkeys(("mean", "std", "held"), "stack"))
         return replace(
             base,
             init_server=init_server,
@@ -150,9 +152,9 @@ def make(hp: HyperParameters) -> Algorithm:
 
     def at(phase):
         def due(every: int) -> bool:
-            return phase.round % every == 0 and phase.round <= every * hp.updates
+            return phase.turn % every == 0 and phase.turn <= every * hp.updates
 
         refreshes, distils = due(hp.refresh_every), due(hp.distil_every)
-        return stage(phase.head, phase.shape, phase.round if refreshes else min(phase.round, 1), refreshes, distils)
+        return stage(phase.head, phase.shape, phase.turn if refreshes else min(phase.turn, 1), refreshes, distils)
 
     return replace(base, at=at, tags=frozenset({"stateful"}))

@@ -5,12 +5,14 @@ CVPR 2025, arXiv 2503.06457. The code of the authors (no licence) was read for f
 
 Symbols: z features under the frozen extractor; n_kc, mu_kc, S_kc number, mean and covariance of z over the examples of
 class c at client k; Sigma_c the covariance of all clients' z of class c, biased, exact for any partition.
-The first round of the budget sends statistics and trains nothing; in the others FedAvg trains the last layer on own
-and generated features. A client with n of class c has T_c = target rows of it: its own, bit for bit, and T_c - n more.
-Where it has at least as many as it lacks, one draw N(z, Sigma_c + jitter I) around each of that many; else `draws`
-around every own z (more where they do not suffice), of which that many are chosen. A class that it lacks it goes on
-lacking; with more than T_c it keeps what it has. prototype_draws > 0 is the form for clients of several domains: as
-many draws around every other client's mu_kc join the choice, also for a class that the client lacks.
+The first round in which anybody comes sends statistics and trains nothing; in the others FedAvg trains the last layer
+on own and generated features. Clients count equally, whatever they had before they generated. Who comes later is not in
+the statistics, and neither are the later stages of a stream. A client with n of class c has T_c = target rows of it:
+its own, bit for bit, and T_c - n more. Where it has at least as many as it lacks, one draw N(z, Sigma_c + jitter I)
+around each of that many; else `draws` around every own z (more where they do not suffice), of which that many are
+chosen. A class that it lacks it goes on lacking; with more than T_c it keeps what it has. prototype_draws > 0 is the
+form for clients of several domains: as many draws around every other client's mu_kc join the choice, also for a class
+that the client lacks.
 Generated rows are the same in every round, and drawn anew in each: what a client keeps are the roots of the Sigma_c,
 which come with the first model that it receives after the statistics, and with every one until all clients have them.
 Means are sent with every model where prototypes are asked for.
@@ -24,6 +26,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cache
+from typing import Literal
 
 import numpy as np
 from pydantic import Field
@@ -39,6 +42,7 @@ class HyperParameters(LocalAdamW):
     target: Count = Field(500, description="T_c, rows of each class that a client holds, its own included")
     draws: Count = Field(500, description="draws around each own example, of which the missing rows are chosen")
     prototype_draws: CountOrNone = Field(0, description="draws around each other client's class mean; 0: none")
+    weighting: Literal["uniform"] = Field("uniform", description="w_i = 1/|S|: what clients train on is generated")
     jitter: NonNegative = Field(1e-6, description="added to the variance of every draw in every direction")
 
 
@@ -120,6 +124,6 @@ def make(hp: HyperParameters) -> Algorithm:
         return replace(base, virtual=virtual, grad=grad, serve=serve)
 
     def at(phase):
-        return (trains if phase.round else collects)(phase.head)
+        return (trains if phase.turn else collects)(phase.head)
 
     return replace(base, at=at, tags=frozenset({"head-only", "stateful"}))

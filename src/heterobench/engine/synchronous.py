@@ -76,6 +76,20 @@ class Setting:
         return Attendance(rule, self.seed, rates(rule, self.seed, self.federation.train, labels))
 
     @cached_property
+    def turns(self) -> tuple[int, ...] | None:
+        """[rounds + 1]: in how many rounds before each one anybody takes part, at last in how many of all; None: in
+        every one."""
+        if self.attendance is None:
+            return None
+        there = [len(self.cohort(round)) > 0 for round in range(self.budget.rounds)]
+        return (0, *np.cumsum(there).tolist())
+
+    def cohort(self, round: int) -> np.ndarray:
+        """Ids of those who take part, ascending, unless the algorithm selects others."""
+        active = self.federation.at(round, self.budget.rounds).active
+        return schedules.cohort(self.schedule, self.seed, round, active, self.attendance)
+
+    @cached_property
     def flops(self) -> int | None:
         """Operations of the gradient of one example (`heterobench.flops`); None where the task cannot tell."""
         if (flops := getattr(self.task, "flops", None)) is None:
@@ -84,7 +98,8 @@ class Setting:
 
     @cached_property
     def local(self) -> Local:
-        return Local(self.algorithm, self.task, self.federation, self.budget.batch_size, self.seed, self.budget.rounds)
+        lengths = (self.budget.rounds, self.turns)
+        return Local(self.algorithm, self.task, self.federation, self.budget.batch_size, self.seed, *lengths)
 
 
 @dataclass(frozen=True)
@@ -112,6 +127,11 @@ class RunState:
 
 def begin(setting: Setting, folder: Path | None = None) -> RunState:
     """The state before the first round. `folder` takes client states that are too large for memory."""
+    if setting.turns and not setting.turns[-1]:
+        raise RunError(
+            f"schedule: availability: nobody comes in any of the {setting.budget.rounds} rounds (seed {setting.seed}); "
+            "a higher mean or more rounds bring somebody"
+        )
     theta, algorithm = setting.task.init(setting.seed), setting.local.at(0) or setting.algorithm
     return RunState(0, algorithm.init_server(theta), algorithm.init_client(theta), ClientStates(folder))
 
@@ -125,7 +145,7 @@ def advance(setting: Setting, state: RunState) -> RunState:
     if (algorithm := setting.local.at(round)) is None:
         return replace(state, round=round + 1)
     now = federation.at(round, setting.budget.rounds)
-    cohort = schedules.cohort(setting.schedule, seed, round, now.active, setting.attendance)
+    cohort = setting.cohort(round)
     asked: list[schedules.Part] = []
     if algorithm.select:
         state, cohort, asked = _selected(setting, algorithm, state, now, len(cohort))
@@ -139,7 +159,8 @@ def advance(setting: Setting, state: RunState) -> RunState:
     examples = [len(now.train[int(client)]) for client in cohort]
     up = combine([result.uplink for result in results], examples, algorithm.reduce)
     # a client without examples in this stage is one that was not sampled: it still belongs to the population
-    info = Info(round, len(cohort), len(federation.active), setting.task.sizes, seed, setting.task)
+    turn = setting.local.turn(round)
+    info = Info(round, len(cohort), len(federation.active), setting.task.sizes, seed, setting.task, turn)
     server = algorithm.serve(state.server, up, info)
     parts = _parts(setting, down, results)
     kept = {w.client: result.state for w, result in zip(work, results, strict=True) if result.state}
@@ -172,14 +193,19 @@ def _selected(
     rounds = setting.budget.rounds if "length" in setting.algorithm.tags else None
     given = Candidates(state.round, rounds, now.active, count, losses, generator)
     server, chosen = algorithm.select(state.server, given)
-    return replace(state, server=server), np.sort(chosen), asked
+    chosen = np.sort(chosen)
+    if not len(chosen) or len(np.unique(chosen)) < len(chosen) or not np.isin(chosen, now.active).all():
+        raise RunError(
+            f"round {state.round + 1}: the method chooses the clients {chosen.tolist()}; "
+            "allowed: different clients that have training examples in this round, at least one"
+        )
+    return replace(state, server=server), chosen, asked
 
 
 def _work(setting: Setting, algorithm: Algorithm, state: RunState, client: int) -> Work:
-    round, full = state.round, algorithm.epochs or setting.budget.local_epochs
+    round, full = state.round, 1 if algorithm.statistics else setting.budget.local_epochs
     epochs = schedules.epochs(setting.schedule, setting.seed, round, client, full)
-    # where the method itself says how many epochs, it is a pass over all examples and not work that may be cut short
-    share = 1.0 if algorithm.epochs else schedules.share(setting.schedule, setting.seed, round, client)
+    share = schedules.share(setting.schedule, setting.seed, round, client)
     return Work(client, round, epochs, algorithm.lr(round), state.client(client), share)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -17,7 +18,10 @@ from heterobench.task import Batch, Task, Term
 
 @dataclass(frozen=True, eq=False)
 class Local:
-    """What all local training of a run shares. `rounds` is the run's length, which decides the stages of a stream."""
+    """What all local training of a run shares. `rounds` is the run's length, which decides the stages of a stream.
+
+    turns [rounds + 1]: in how many rounds before each one, and in all of them, anybody takes part; None: in every one.
+    """
 
     algorithm: Algorithm
     task: Task
@@ -25,19 +29,25 @@ class Local:
     batch_size: int
     seed: int
     rounds: int = 1
+    turns: Sequence[int] | None = None
+
+    def turn(self, round: int) -> int:
+        """In how many rounds before this one anybody takes part."""
+        return round if self.turns is None else self.turns[round]
 
     def at(self, round: int) -> Algorithm | None:
         """The algorithm of a round; None where the method has ended before."""
         if self.algorithm.at is None:
             return self.algorithm
-        rounds = self.rounds if "length" in self.algorithm.tags else None
-        return self.algorithm.at(Phase(round, rounds, self.task.head, tuple(self.federation.pool.x.shape[1:])))
+        rounds, turns = (self.rounds, self.turn(self.rounds)) if "length" in self.algorithm.tags else (None, None)
+        progress = (round, rounds, self.turn(round), turns)
+        return self.algorithm.at(Phase(*progress, self.task.head, tuple(self.federation.pool.x.shape[1:])))
 
 
 class Work(NamedTuple):
     """One client's part in a round: its state, its number of epochs and its step size `lr`.
 
-    `share` of the mini-batches of these epochs are done, at least one.
+    `share` of the mini-batches of these epochs are done, at least one; all where the algorithm needs them.
     """
 
     client: int
@@ -115,13 +125,13 @@ def prepared(local: Local, down: State, work: Work) -> Prepared:
         return keyed.generator(local.seed, purpose, work.client, *more)
 
     client, x, y = algorithm.virtual(down, client, OwnData(own.x, own.y, local.task, generator))
-    whole = batches(local.seed, work.round, work.client, np.arange(len(y)), work.epochs, local.batch_size)
-    return Prepared(client, Examples(x, y), _share(work, whole))
+    plan = batches(local.seed, work.round, work.client, np.arange(len(y)), work.epochs, local.batch_size)
+    return Prepared(client, Examples(x, y), _done(algorithm, down, client, work, plan))
 
 
 def _seen(local: Local, work: Work, plan: list[np.ndarray]) -> tuple[Examples | Viewed, list[np.ndarray]]:
     """Mini-batches of the pool as local training sees them: where there are views, under newly drawn ones."""
-    if (viewed := local.federation.viewed) is None:
+    if (viewed := local.federation.viewed) is None or local.at(work.round).statistics:
         return local.federation.pool, plan
     generator = keyed.generator(local.seed, "views", work.round, work.client)
     return viewed, [viewed.drawn(rows, generator) for rows in plan]
@@ -132,7 +142,8 @@ def batches_of(local: Local, work: Work, down: State | None = None) -> list[np.n
 
     Or chosen by the algorithm, which looks at the downlink, the client's state and the losses of its examples.
     """
-    return _share(work, _plan(local, down, work, _rows(local, work)))
+    client = client_state(local, work)
+    return _done(local.at(work.round), down, client, work, _plan(local, down, client, work))
 
 
 def _rows(local: Local, work: Work) -> np.ndarray:
@@ -140,13 +151,17 @@ def _rows(local: Local, work: Work) -> np.ndarray:
     return np.asarray(local.federation.at(work.round, local.rounds).train[work.client])
 
 
-def _share(work: Work, whole: list[np.ndarray]) -> list[np.ndarray]:
-    """Those of the `whole` work's batches that are done."""
-    return whole[: max(int(work.share * len(whole) + 0.5), 1)]
+def _done(
+    algorithm: Algorithm, down: State | None, client: State, work: Work, plan: list[np.ndarray]
+) -> list[np.ndarray]:
+    """Those of the planned mini-batches that are done."""
+    whole = algorithm.statistics or algorithm.whole(down, client)
+    return plan if whole else plan[: max(int(work.share * len(plan) + 0.5), 1)]
 
 
-def _plan(local: Local, down: State | None, work: Work, rows: np.ndarray) -> list[np.ndarray]:
-    """The mini-batches of the whole of this work."""
+def _plan(local: Local, down: State | None, client: State, work: Work) -> list[np.ndarray]:
+    """The mini-batches of all of this work."""
+    rows = _rows(local, work)
     if (choose := local.at(work.round).batches) is None:
         return batches(local.seed, work.round, work.client, rows, work.epochs, local.batch_size)
 
@@ -158,7 +173,7 @@ def _plan(local: Local, down: State | None, work: Work, rows: np.ndarray) -> lis
         return keyed.generator(local.seed, purpose, work.round, work.client)
 
     data = LocalData(len(rows), local.batch_size, work.epochs, losses, generator)
-    return [rows[chosen] for chosen in choose(down, client_state(local, work), data)]
+    return [rows[chosen] for chosen in choose(down, client, data)]
 
 
 def client_state(local: Local, work: Work) -> State:
