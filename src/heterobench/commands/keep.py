@@ -15,6 +15,7 @@ from pathlib import Path
 from heterobench.errors import ConfigurationError, RunError
 from heterobench.files import file_digest, write_text
 from heterobench.records import record
+from heterobench.records.revision import dirty
 from heterobench.report import outputs
 from heterobench.resolve import Benchmark
 
@@ -22,6 +23,7 @@ COLUMNS = ("scenario", "algorithm", "seed", "status", "run_id", "revision", "tor
 DIGESTS = {"rounds": record.ROUNDS, "model": record.FINAL}
 RECORDS = "records.csv"
 FORMS = ("csv", "md")
+CHANGES = {True: "+changes", False: "", None: "+unknown"}  # that were not committed, after a revision
 
 
 def folder(benchmark: Benchmark, output: Path) -> Path:
@@ -72,7 +74,7 @@ def _row(benchmark: Benchmark, scenario: str, arm: str, seed: int) -> dict[str, 
     return row | {
         "status": "finished",
         "run_id": found.config["run_id"],
-        "revision": (origin["revision"] or "unknown") + ("+changes" if origin["dirty"] else ""),
+        "revision": origin["revision"] + CHANGES[dirty(origin)] if origin["revision"] else "unknown",
         "torch": origin["packages"]["torch"],
         "cpu or gpu": where.replace(",", " "),
         **{name: file_digest(run / file) for name, file in DIGESTS.items()},
