@@ -22,7 +22,7 @@ class Options(Strict):
 
 def read(raw: Path, options: Options) -> Arrays:
     with gzip.open(raw / "digits.csv.gz", "rt", encoding="ascii") as stream:
-        table = np.loadtxt(stream, delimiter=",").astype(np.int64)
+        table = np.loadtxt(stream, delimiter=",", dtype=np.int64)  # refuses what is no whole number
     x, y = table[:, :-1].astype(np.uint8).reshape(-1, 1, 8, 8), table[:, -1]
     is_test = held_out_rows(y, "digits split")
     return {"train_x": x[~is_test], "train_y": y[~is_test], "test_x": x[is_test], "test_y": y[is_test]}
