@@ -216,19 +216,17 @@ def parted(error: HeterobenchError) -> tuple[str, str]:
 
 
 def mirror(project: Project) -> Iterator[Check]:
-    from heterobench.data.fetch import MIRROR, open_url
-
-    place = os.environ.get(MIRROR)
+    place = os.environ.get("HETEROBENCH_MIRROR")
     if not place:
-        yield Check("mirror", "ok", f"{MIRROR} is not set: data sets come from their publishers")
+        yield Check("mirror", "ok", "HETEROBENCH_MIRROR is not set: data sets come from their publishers")
     elif "://" in place:
-        reason = unreachable(place, open_url)
-        advice = f"check {MIRROR} and the network" if reason else ""
+        reason = unreachable(place)
+        advice = "check HETEROBENCH_MIRROR and the network" if reason else ""
         yield Check("mirror", "warn" if reason else "ok", f"{place}{reason}", advice)
     elif Path(place).is_dir() and os.access(place, os.R_OK | os.X_OK):
         yield Check("mirror", "ok", place)
     else:
-        yield Check("mirror", "fail", f"{place} is no readable folder", f"correct or unset {MIRROR}")
+        yield Check("mirror", "fail", f"{place} is no readable folder", "correct or unset HETEROBENCH_MIRROR")
 
 
 def dvc(project: Project) -> Iterator[Check]:
@@ -310,10 +308,10 @@ def sqlite_tracker(file: Path) -> Check:
             connection.close()
 
 
-def unreachable(url: str, opener=urllib.request.urlopen) -> str:
+def unreachable(url: str) -> str:
     """Why `url` does not answer within 3 seconds, or an empty text; an HTTP status below 500 is an answer."""
     try:
-        with opener(url, timeout=3):
+        with urllib.request.urlopen(url, timeout=3):
             return ""
     except urllib.error.HTTPError as error:
         return "" if error.code < 500 else f": {error}"

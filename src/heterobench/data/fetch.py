@@ -134,9 +134,9 @@ def open_source(source: Source) -> BinaryIO:
     return open(Path(mirror) / source.mirror, "rb")
 
 
-def open_url(url: str, timeout: float = TIMEOUT) -> BinaryIO:
+def open_url(url: str) -> BinaryIO:
     # Some hosts refuse the default agent name of urllib.
-    return urllib.request.urlopen(urllib.request.Request(url, headers={"User-Agent": "heterobench"}), timeout=timeout)
+    return urllib.request.urlopen(urllib.request.Request(url, headers={"User-Agent": "heterobench"}), timeout=TIMEOUT)
 
 
 def copy_at_most(stream: BinaryIO, sink: BinaryIO, limit: int) -> None:
