@@ -345,7 +345,7 @@ def test_a_folder_for_each_class(make, pictures):
 def test_images_are_resized_and_become_grey_where_the_file_says_so(make, pictures):
     large = [("cat", encoded(np.full((20, 30, 3), 7, np.uint8)), None), *pictures]
     entries = FOLDERS | {"shape": [1, 5, 4], "mean": [0.5], "std": [0.5]}
-    project = make(entries, {"own.zip": archive(large)}, colours="grey", size=[5, 4], holdout=0.5)
+    project = make(entries, {"own.zip": archive(large)}, colours="grey", height=5, width=4, holdout=0.5)
     data = opened(project)
     expected = [
         np.asarray(Image.open(io.BytesIO(content)).convert("L").resize((4, 5), Image.Resampling.BILINEAR))
@@ -402,7 +402,10 @@ def test_names_of_classes_in_another_order_than_in_the_files_are_refused(make, p
 
 DEEP = np.arange(48, dtype=np.uint16).reshape(6, 8) * 1000
 IMAGE_FAULTS = {
-    "size": (("cat/x.png", encoded(np.zeros((5, 8, 3), np.uint8))), r"cat/x\.png: 5 x 8 pixels .*options: size"),
+    "size": (
+        ("cat/x.png", encoded(np.zeros((5, 8, 3), np.uint8))),
+        r"cat/x\.png: 5 x 8 pixels .*: height and width",
+    ),
     "no image": (("cat/notes.txt", b"about cats"), r"cat/notes\.txt: cannot be decoded: cannot identify image"),
     "cut off": (("cat/x.png", encoded(np.zeros((6, 8, 3), np.uint8))[:-30]), r"cat/x\.png: cannot be decoded"),
     "16 bits": (("cat/x.png", encoded(DEEP)), r"cat/x\.png: pixels of mode I;16, allowed are 8 bits"),
@@ -441,4 +444,10 @@ def test_columns_that_hold_no_images(make, column, message):
     pq.write_table(pa.table({"image": column, "label": ["cat", "dog"], "site": ["a", "b"]}), file)
     project = make(PARQUET, {"own.parquet": file.getvalue()}, train=["own.parquet"], holdout=0.5)
     with pytest.raises(DataError, match=message):
+        prepare(project, "own")
+
+
+def test_a_height_without_a_width_is_refused(make, pictures):
+    project = make(FOLDERS, {"own.zip": archive(pictures)}, holdout=0.2, height=5)
+    with pytest.raises(ConfigurationError, match="options: height and width belong together"):
         prepare(project, "own")

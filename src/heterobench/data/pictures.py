@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import numpy as np
 from PIL import Image
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from heterobench.config.strict import Strict
 from heterobench.data.unreadable import decoding
@@ -24,9 +24,14 @@ class Pictures(Strict):
     """Options of all readers of images."""
 
     colours: Literal["grey", "rgb"] = Field(description="images of the other kind are converted")
-    size: list[Side] | None = Field(
-        None, min_length=2, max_length=2, description="[height, width]: all are resized, bilinear; else all are equal"
-    )
+    height: Side | None = Field(None, description="with width: to which all are resized, bilinear; else all are equal")
+    width: Side | None = None
+
+    @model_validator(mode="after")
+    def _both_or_neither(self) -> Pictures:
+        if (self.height is None) != (self.width is None):
+            raise ValueError("height and width belong together: give both, and all images are resized, or neither")
+        return self
 
 
 def decoded(images: Iterable[tuple[str, bytes]], count: int, options: Pictures) -> np.ndarray:
@@ -45,14 +50,14 @@ def decoded(images: Iterable[tuple[str, bytes]], count: int, options: Pictures) 
                 f"{where}: pixels of mode {image.mode}, allowed are 8 bits a channel. What to do: convert it"
             )
         image = image.convert(MODES[options.colours])
-        if options.size:
-            image = image.resize(options.size[::-1], Image.Resampling.BILINEAR)
+        if options.height and options.width:
+            image = image.resize((options.width, options.height), Image.Resampling.BILINEAR)
         if pixels is None:
             pixels = np.empty((count, len(image.getbands()), image.height, image.width), np.uint8)
         if (image.height, image.width) != pixels.shape[2:]:
             raise DataError(
                 f"{where}: {image.height} x {image.width} pixels (height x width), the first image has "
-                f"{pixels.shape[2]} x {pixels.shape[3]}. What to do: options: size: [height, width] resizes all"
+                f"{pixels.shape[2]} x {pixels.shape[3]}. What to do: options: height and width resize all"
             )
         array = np.asarray(image)
         pixels[row] = array if array.ndim == 2 else array.transpose(2, 0, 1)
