@@ -1,5 +1,6 @@
 """Data in checkouts as users have them: without git, of another owner, with data on another disk, half configured."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -16,6 +17,10 @@ from raw_files import REPOSITORY, git, isolate, make_project
 DIGITS = "09f66e6debdee2cd2b5ae59e0d6abbb73fc2b0e0185d2e1957e9ebb51e23aa22"  # the file that scikit-learn has
 
 
+def slow(state):
+    return pytest.param(state, marks=pytest.mark.slow)
+
+
 @pytest.fixture
 def project(tmp_path, monkeypatch) -> Project:
     isolate(monkeypatch, tmp_path)
@@ -30,7 +35,9 @@ def files(folder):
     return {name: content for name, content in named.items() if not name.startswith(own)}
 
 
-@pytest.mark.parametrize("state", ["no git", "another owner", "data elsewhere", "data/raw elsewhere"])
+@pytest.mark.parametrize(
+    "state", ["no git", "data/raw elsewhere", *(slow(state) for state in ("another owner", "data elsewhere"))]
+)
 def test_data_are_obtained_whatever_the_checkout_is(project, tmp_path, monkeypatch, state):
     if state == "no git":
         shutil.rmtree(project.root / ".git")
@@ -84,6 +91,21 @@ def test_a_folder_that_cannot_be_written_is_named(project):
     project.raw("any").parent.chmod(0o755)
     assert "heterobench: data/raw: cannot be written by user 54321: Permission denied. What to do:" in run.stderr
     assert "Traceback" not in run.stderr
+
+
+@pytest.mark.slow
+def test_lists_of_locks_that_a_kill_left(project):
+    """A cut one, and one of a process that is gone."""
+    locks = project.root / ".dvc" / "tmp" / "rwlock"
+    with subprocess.Popen(["true"]) as gone:
+        pass
+    holder = {str(project.raw("digits")): {"pid": gone.pid, "cmd": "dvc repro"}}
+    for content in ('{"write": {"', json.dumps({"write": holder})):
+        locks.parent.mkdir(exist_ok=True)
+        locks.write_text(content)
+        obtain(project, "digits")
+        assert file_digest(project.raw("digits") / "digits.csv.gz") == DIGITS
+        shutil.rmtree(project.raw("digits"))
 
 
 def test_what_dvc_lacks_is_said_before_it_is_called(project, monkeypatch, tmp_path):

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -91,7 +91,24 @@ def ready(project: Project) -> dict[str, str]:
     for folder in (project.root / ".dvc" / "tmp", project.raw("any").parent, cache_folder(project, found)):
         check_writable(project, folder)
     check_remote(found)
+    mend_list_of_locks(project.root / ".dvc" / "tmp")
     return found
+
+
+def mend_list_of_locks(folder: Path) -> None:
+    """Remove DVC's list of who reads and writes what where a kill or a full disk has cut it: DVC would refuse to run.
+
+    What stands in it of processes that are gone, DVC removes by itself.
+    """
+    from dvc.lock import LockError, make_lock
+
+    with suppress(LockError), make_lock(str(folder / "rwlock.lock"), tmp_dir=str(folder)):
+        try:
+            read_json(folder / "rwlock")
+        except FileNotFoundError:
+            pass
+        except ValueError:
+            (folder / "rwlock").unlink()
 
 
 def check_writable(project: Project, folder: Path) -> None:
