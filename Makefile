@@ -7,6 +7,10 @@ READY := $(VENV)/.ready
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Both commands start some hundred short processes; each would compile the package anew.
 unexport PYTHONDONTWRITEBYTECODE
+# Snakemake does not start without a home directory that it can write to, which containers often lack.
+ifneq ($(shell test -n "$$HOME" && test -w "$$HOME" && echo yes),yes)
+export HOME := $(CURDIR)/$(VENV)/home
+endif
 
 .PHONY: env reproduce paper test test-slow lint ui watch doctor
 

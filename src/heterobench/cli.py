@@ -12,6 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from heterobench import __version__, resolve
+from heterobench.account import ensure_account
 from heterobench.config.numbers import Count, Port, Process, Seed, argument
 from heterobench.failure import explained
 from heterobench.files import write_json
@@ -260,6 +261,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run a command; whatever goes wrong is told without a traceback. Returns the exit status."""
     arguments = sys.argv[1:] if arguments is None else arguments
     options = _parser().parse_args(arguments)
+    ensure_account()
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     logging.getLogger("fontTools").setLevel(logging.WARNING)  # tells of every letter that a figure uses
     project = None

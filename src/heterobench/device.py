@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import os
 import tempfile
 import time
@@ -25,7 +24,7 @@ def visible_gpus() -> int:
 
 def lock_folder() -> Path:
     """Machine-wide and per user, since jobs of two projects share the same GPUs."""
-    return Path(tempfile.gettempdir()) / f"heterobench-{getpass.getuser()}"
+    return Path(tempfile.gettempdir()) / f"heterobench-{os.getuid()}"
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from heterobench.files import altered, atomic, file_digest, read_json, write_sea
 from heterobench.measures.costs import costs
 from heterobench.measures.reading import Reading, read
 from heterobench.records import record
+from heterobench.records.revision import dirty
 from heterobench.report import outputs
 from heterobench.report.labels import is_personal
 from heterobench.resolve import Benchmark, Job
@@ -222,7 +223,7 @@ def _ledger(scenario: str, runs: list[Run]) -> pd.DataFrame:
             "run_id": _words([run.reading.run_id for run in runs]),
             "error": _words(["; ".join(run.reading.problems) for run in runs]),
             "revision": _words([str(each.get("revision") or "") for each in about]),
-            "dirty": np.array([bool(each.get("dirty")) for each in about]),
+            "dirty": pd.array([dirty(each) for each in about], dtype="boolean"),
             "folder": _words([str(run.reading.folder.relative_to(r)) for run, r in zip(runs, root, strict=True)]),
         }
     )

@@ -351,7 +351,7 @@ def test_a_checksum_that_is_only_recorded_is_checked_too(project, tmp_path):
     [
         ({"reader": "idy"}, ConfigurationError, "no reader 'idy'; did you mean 'idx'"),
         ({"shape": [1, 5, 4]}, DataError, r"train data: shape: expected \[1, 5, 4\], found \[1, 4, 5\]"),
-        ({"classes": ["a", "b"]}, DataError, "labels below 2"),
+        ({"classes": ["a", "b"]}, DataError, r"train data: labels that are not allowed: '2' \(\d+ times\)"),
         ({"maximum": 1}, DataError, "largest pixel: expected at most 1, found 2"),
     ],
 )

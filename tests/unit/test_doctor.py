@@ -11,8 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from heterobench.account import substitute_home
 from heterobench.commands import doctor
+from heterobench.data.fetch import fetch
+from heterobench.data.prepare import prepare
 from heterobench.project import Project
+from heterobench.records import revision
+from raw_files import flip
 
 REPOSITORY = Project.find(Path(__file__))
 
@@ -23,6 +28,7 @@ def project(tmp_path, monkeypatch):
     for name in ("HETEROBENCH_MIRROR", "MLFLOW_TRACKING_URI"):
         monkeypatch.delenv(name, raising=False)
     shutil.copytree(REPOSITORY.params, tmp_path / "params")
+    shutil.copy(REPOSITORY.root / "dvc.yaml", tmp_path / "dvc.yaml")
     (tmp_path / ".dvc").mkdir()
     (tmp_path / ".dvc" / "config").write_text("[core]\n    analytics = false\n    no_scm = true\n")
     return Project(tmp_path)
@@ -48,6 +54,8 @@ def test_the_repository_is_examined_within_seconds(monkeypatch):
         "code",
         "parameters",
         "data digits",
+        "other data",
+        "home",
         "dvc",
         "tracker",
     ):
@@ -98,14 +106,53 @@ def test_parameter_mistakes_are_shown(project):
     assert "titel" in text
 
 
-def test_data_that_are_half_there(project):
-    assert {status for status, _, _ in found(doctor.data, project)} == {"ok"}
+def test_a_line_for_each_data_set_that_is_needed_and_one_for_all_others(project):
+    lines = list(doctor.data(project))
+    others = len(list((project.params / "datasets").glob("*.yaml"))) - 1
+    assert [line.name for line in lines] == ["data digits", "other data"]
+    assert lines[1].found.startswith(f"{others} that params/config.yaml does not need; obtained: none")
+    assert {line.status for line in lines} == {"ok"}
+
+
+def test_data_are_asked_for_as_the_workflow_asks(project):
+    def digits():
+        return [check for check in doctor.data(project) if check.name == "data digits"]
+
     folder = project.raw("digits")
     folder.mkdir(parents=True)
     (folder / "digits.csv.gz").write_bytes(b"")
-    assert ("warn", "in data/raw/digits missing: source.json", "heterobench obtain digits") in found(
-        doctor.data, project
-    )
+    missing = "in data/raw/digits missing: source.json"
+    assert digits() == [doctor.Check("data digits", "warn", missing, "heterobench obtain digits")]
+    fetch(project, "digits")
+    assert [(line.status, line.found[:18]) for line in digits()] == [("ok", "raw files verified")]
+    prepare(project, "digits")
+    assert [(line.status, line.found) for line in digits()] == [("ok", "raw files verified, prepared")]
+    array = project.prepared("digits") / "test_y.npy"
+    array.write_bytes(array.read_bytes()[:-1])
+    ((status, text, advice),) = [line[1:] for line in digits()]
+    assert status == "fail"
+    assert "test_y.npy: truncated" in text
+    assert "heterobench prepare digits" in advice
+    flip(folder / "digits.csv.gz")
+    ((status, text, advice),) = [line[1:] for line in digits()]
+    assert status == "fail"
+    assert "digits.csv.gz: altered: expected sha256 09f66e6debdee2cd" in text
+    assert "heterobench obtain digits" in advice
+    (project.root / "dvc.yaml").write_text("stages: {fetch: {foreach: [mnist]}}\n")
+    assert [line.found for line in digits()] == ["dvc.yaml: no stage fetch@digits."]
+
+
+def test_home(project, monkeypatch, tmp_path):
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert found(doctor.home, project)[0][0] == "ok"
+    monkeypatch.setenv("HOME", "/proc")  # where nobody, not even root, makes a folder
+    ((status, text, advice),) = found(doctor.home, project)
+    assert status == "fail"
+    assert "/proc/.cache: cannot be written" in text
+    assert "export HOME" in advice
+    monkeypatch.setenv("HOME", str(substitute_home()))
+    assert found(doctor.home, project)[0][0] == "fail"
 
 
 def test_mirror(project, monkeypatch, tmp_path):
@@ -123,8 +170,16 @@ def test_remotes_must_verify(project, tmp_path):
     remote = f"    remote = store\n['remote \"store\"']\n    url = {tmp_path}/store\n"
     config.write_text(plain + remote)
     ((status, text, advice),) = found(doctor.dvc, project)
-    assert (status, text) == ("fail", "remote store accepts altered files")
+    assert status == "fail"
+    assert "remote store does not verify" in text
     assert advice == "dvc remote modify --local store verify true"
+    config.write_text(plain + remote.replace("    remote = store\n", ""))
+    assert found(doctor.dvc, project)[0][:2] == ("warn", "remote store accepts altered files")
+    config.write_text(plain + "    remote = stroe\n" + remote.replace("    remote = store\n", ""))
+    ((status, text, advice),) = found(doctor.dvc, project)
+    assert status == "fail"
+    assert "no remote 'stroe' is there; did you mean 'store'?" in text
+    assert "dvc config --local --unset core.remote" in advice
     config.write_text(plain + remote + "    verify = true\n")
     assert found(doctor.dvc, project)[0][0] == "ok"
     config.write_text("[core]\n    no_scm = true\n")
@@ -157,17 +212,27 @@ def test_dead_server(project, monkeypatch):
     assert "MLFLOW_TRACKING_URI" in advice
 
 
-def test_revision(project):
+def test_revision(project, monkeypatch):
     def git(*arguments):
         environment = {**os.environ, "GIT_CONFIG_GLOBAL": os.devnull}
         who = ["-c", "user.name=n", "-c", "user.email=e@example.org"]
         subprocess.run(["git", *who, *arguments], cwd=project.root, check=True, capture_output=True, env=environment)
 
-    assert found(doctor.code, project)[0][1] == "no git revision"
+    package = project.root / "src" / "heterobench"
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    monkeypatch.setattr(revision, "SOURCE", package)
+    ((status, text, advice),) = found(doctor.code, project)
+    assert (status, "not a git repository" in text) == ("warn", True)
+    assert "git init" in advice
     git("init")
-    git("add", "params")
+    git("add", "params", "src")
     git("commit", "-m", "all")
     assert "uncommitted" in found(doctor.code, project)[0][1]
     git("add", ".")
     git("commit", "-m", "rest")
     assert found(doctor.code, project)[0][0] == "ok"
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")  # git's own switch for a checkout of somebody else
+    ((status, text, _),) = found(doctor.code, project)
+    assert status == "warn"
+    assert "safe.directory" in text

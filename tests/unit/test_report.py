@@ -716,7 +716,7 @@ def test_revisions_are_those_of_finished_runs(benchmark, frames):
     ledger.loc[4, ["revision", "status"]] = "e" * 40, "failed"
     ledger.loc[5, "revision"] = ""
     data = make_data(benchmark, *frames, ledger=ledger)
-    assert provenance.revisions(data) == ["abc123400000", "ffffffffffff+", "no git revision"]
+    assert provenance.revisions(data) == ["abc123400000", "ffffffffffff+", "revision not known"]
 
 
 # figures

@@ -5,6 +5,7 @@ import json
 import math
 import sqlite3
 
+import pandas as pd
 import pytest
 
 from heterobench.config.schema import Tuning
@@ -67,6 +68,10 @@ def test_runs_that_are_not_there_say_so(benchmark):
     assert values[1:] == [None, None]
     assert [trace.STATES[state] for state, *_ in runs] == ["finished", "missing", "failed"]
     assert runs[0][3] == 1
+    ledger["dirty"] = pd.array([None] * len(ledger), dtype="boolean")
+    traces = Traces(make_data(benchmark, evaluation, ledger=ledger))
+    ((*_, unknown),) = behind(traces, key(traces, Cell(1.0, of=(Source(IID, "fedavg", "last", "test_accuracy"),))))
+    assert [changes for _, _, _, changes, *_ in unknown] == [None, None, None]
     assert runs[1][1] == ""
     assert runs[2][-1] == "RuntimeError: <b>boom</b>"
     assert traces.payload()["revisions"] == ["f" * 40, "", REVISION]

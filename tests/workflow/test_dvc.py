@@ -7,7 +7,7 @@ import pytest
 
 from heterobench.data.fetch import MIRROR
 from heterobench.data.prepare import prepare
-from heterobench.data.versioned import default_remote, obtain
+from heterobench.data.versioned import obtain, ready
 from heterobench.errors import ConfigurationError, DataError
 from heterobench.project import Project
 from raw_files import REPOSITORY, contents, dvc, flip, forget, git_changes, isolate, make_project, rot, set_remote
@@ -33,7 +33,7 @@ def test_settings():
 
 def test_push_forget_pull_and_a_damaged_remote(project, home, capfd):
     # Without a remote the stage runs; the outputs are those that dvc.lock records.
-    assert default_remote(project) is None
+    assert "core.remote" not in ready(project)
     source = obtain(project, "digits")
     first = contents(project, "digits")
     assert source.name in first
@@ -127,7 +127,7 @@ def test_a_remote_that_does_not_verify_is_refused(project, home):
         obtain(project, "digits")
     assert "dvc remote modify --local store verify true" in str(error.value)
     assert dvc(project, "remote", "modify", "--local", "store", "verify", "true").returncode == 0
-    assert default_remote(project) == "store"
+    assert ready(project)["core.remote"] == "store"
 
 
 def test_without_mirror_and_network_the_reason_is_said_and_nothing_stays(home, monkeypatch, capfd):

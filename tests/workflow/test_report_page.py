@@ -73,6 +73,7 @@ def data(tmp_path_factory):
     curves = pd.concat(whole.curves.values())
     evaluation, ledger = lose(whole.evaluation, whole.ledger, SCENARIO, "scaffold", [1])
     evaluation, ledger = lose(evaluation, ledger, SCENARIO, "fednova", [0], "RuntimeError: <b>out</b> of memory")
+    ledger["dirty"] = pd.array([(False, True, None)[k % 3] for k in range(len(ledger))], dtype="boolean")
     found = make_data(benchmark, evaluation, curves, ledger)
     store(found)
     with sqlite3.connect(benchmark.project.root / "mlflow.db") as tracker:  # as the report reads it
@@ -223,7 +224,7 @@ TRACED = """() => {
       table, row: cell.closest("tr").cells[0].textContent, value: cell.dataset.value, mean: sources.length === 1,
       marked: cell.querySelector(".mark")?.textContent || "", shown: button.textContent,
       sources: sources.map((s) => [s.scenario, s.arm, s.metric ? s.metric[0] : "",
-        s.runs.map((r) => [r.seed, r.state, r.id, r.revision, r.value ?? null])]),
+        s.runs.map((r) => [r.seed, r.state, r.id, r.revision, r.changes, r.value ?? null])]),
     });
   }
   return { lost: lost.slice(0, 20), cells };
@@ -240,9 +241,10 @@ def test_every_number_leads_to_its_runs(data, tmp_path):
         assert cell["sources"], cell
         for scenario, arm, _, runs in cell["sources"]:
             assert [seed for seed, *_ in runs] == list(data.benchmark.seeds)
-            for seed, state, run, revision, _ in runs:
+            for seed, state, run, revision, changes, _ in runs:
                 row = known[scenario, arm, seed]
                 assert (state, run, revision) == (row["status"], row["run_id"], row["revision"])
+                assert changes == {True: "+", False: "", None: "?"}[row["dirty"]]
         if cell["table"] == "table-accuracy":
             source = Source(cell["sources"][0][0], cell["sources"][0][1], "validation", "test_accuracy")
             expected = [100 * data.values[source].get(seed, math.nan) for seed in data.benchmark.seeds]

@@ -6,21 +6,23 @@ import os
 import platform
 import shutil
 import sqlite3
-import subprocess
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple, TextIO
 
+from heterobench.account import substitute_home
 from heterobench.errors import HeterobenchError
 from heterobench.project import Project
+from heterobench.records.revision import revision
 
 # Packages shown by name; the others are checked, and shown when they are wrong.
 SHOWN = ("torch", "snakemake", "mlflow", "dvc")
 COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 GIB = 2**30
+SHORT = 12  # hexadecimal digits of a revision
 ANEW = "move the file away and run heterobench track: it is made anew from the records"
 
 
@@ -102,24 +104,36 @@ def machine(project: Project) -> Iterator[Check]:
         yield Check("machine", "ok", found)
 
 
+def home(project: Project) -> Iterator[Check]:
+    """Snakemake keeps a cache in the home directory, and does not start where it cannot."""
+    from heterobench.data.versioned import check_writable
+
+    place = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    advice = "export HOME=FOLDER, one that you can write to (make sets one by itself), before you call snakemake"
+    if os.environ.get("HOME") == str(substitute_home()):
+        yield Check("home", "fail", "no home directory: snakemake cannot start", advice)
+        return
+    try:
+        check_writable(project, place)
+        yield Check("home", "ok", f"{place} can be written")
+    except HeterobenchError as error:
+        yield Check("home", "fail", f"{parted(error)[0]} So snakemake cannot start.", advice)
+
+
 def code(project: Project) -> Iterator[Check]:
     """The revision that provenance.json of each run will name."""
-
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(project.root), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout.strip()
-
-    try:
-        revision, changes = git("rev-parse", "--short", "HEAD"), git("status", "--porcelain")
-    except (OSError, subprocess.SubprocessError):
-        advice = "work in a clone, so that results name the code that made them"
-        yield Check("code", "warn", "no git revision", advice)
-        return
-    if changes:
-        found = f"{revision} with {len(changes.splitlines())} uncommitted changes"
-        yield Check("code", "warn", found, "commit before a run whose numbers you want to cite")
+    found = revision(project.root)
+    if found.reason:
+        advice = (
+            f"records will say that the {'changes are' if found.name else 'revision is'} not known. Remove the reason, "
+            "or work in a clone; in a folder without a repository: git init, git add, git commit"
+        )
+        yield Check("code", "warn", found.reason, advice)
+    elif found.changes:
+        text = f"{found.name[:SHORT]} with {len(found.changes)} uncommitted changes"
+        yield Check("code", "warn", text, "commit before a run whose numbers you want to cite")
     else:
-        yield Check("code", "ok", revision)
+        yield Check("code", "ok", found.name[:SHORT])
 
 
 def parameters(project: Project) -> Iterator[Check]:
@@ -146,7 +160,10 @@ def parameters(project: Project) -> Iterator[Check]:
 
 
 def data(project: Project) -> Iterator[Check]:
-    """Raw and prepared form of each data set; what is not there yet is no fault, the workflow makes it."""
+    """A line for each data set that the configured benchmarks need, one for all others.
+
+    What is not there yet is no fault, the workflow makes it.
+    """
     from heterobench import resolve
     from heterobench.config.reading import names
     from heterobench.data.schema import SOURCE, load_dataset_file
@@ -157,20 +174,45 @@ def data(project: Project) -> Iterator[Check]:
         for name in config.benchmarks
         for scenario in resolve.benchmark(project, name, config.preset).scenarios
     }
+    others = []
     for name in names(project, "datasets"):
-        label, folder = f"data {name}", project.raw(name)
-        missing = [f for f in (*load_dataset_file(project, name).raw_paths, SOURCE) if not (folder / f).is_file()]
-        prepared = (project.prepared(name) / "manifest.json").is_file()
-        if not missing:
-            made = "prepared" if prepared else "not prepared yet: snakemake does it"
-            yield Check(label, "ok", f"raw files there, {made}")
-        elif folder.is_dir() and any(folder.iterdir()):
-            found = f"in data/raw/{name} missing: {', '.join(missing)}"
-            yield Check(label, "warn", found, f"heterobench obtain {name}")
-        elif name in needed:
-            yield Check(label, "ok", "not obtained yet: snakemake does it", f"or now: heterobench obtain {name}")
-        else:
-            yield Check(label, "ok", "not obtained; params/config.yaml does not need it")
+        try:
+            load_dataset_file(project, name)
+            if name in needed:
+                yield _needed(project, name)
+            else:
+                others.append(name)
+        except HeterobenchError as error:
+            yield Check(f"data {name}", "fail", *parted(error))
+    there = [name for name in others if (project.raw(name) / SOURCE).is_file()]
+    found = f"{len(others)} that params/config.yaml does not need; obtained: {', '.join(there) or 'none of them'}"
+    yield Check("other data", "ok", found)
+
+
+def _needed(project: Project, name: str) -> Check:
+    """Asked as `obtain`, `prepare` and training ask. Raises HeterobenchError for what the workflow does not repair."""
+    from heterobench.data.checksums import verify_raw
+    from heterobench.data.dataset import open_dataset
+    from heterobench.data.schema import SOURCE, load_dataset_file
+    from heterobench.data.versioned import check_stage
+
+    label, folder, file = f"data {name}", project.raw(name), load_dataset_file(project, name)
+    check_stage(project, name)
+    if not folder.is_dir() or not any(folder.iterdir()):
+        return Check(label, "ok", "not obtained yet: snakemake does it", f"or now: heterobench obtain {name}")
+    if missing := [path for path in (*file.raw_paths, SOURCE) if not (folder / path).is_file()]:
+        return Check(label, "warn", f"in data/raw/{name} missing: {', '.join(missing)}", f"heterobench obtain {name}")
+    verify_raw(project, name, file)
+    if not (project.prepared(name) / "manifest.json").is_file():
+        return Check(label, "ok", "raw files verified, not prepared yet: snakemake does it")
+    open_dataset(project, name)
+    return Check(label, "ok", "raw files verified, prepared")
+
+
+def parted(error: HeterobenchError) -> tuple[str, str]:
+    """What was found, and what to do."""
+    found, _, advice = str(error).partition(" What to do: ")
+    return found, advice
 
 
 def mirror(project: Project) -> Iterator[Check]:
@@ -189,38 +231,44 @@ def mirror(project: Project) -> Iterator[Check]:
 
 def dvc(project: Project) -> Iterator[Check]:
     """Remotes must verify: DVC believes an altered file of a local or S3 remote unless told not to."""
-    from heterobench.data.versioned import command, environment
+    from heterobench.data import versioned
 
-    if not (project.root / ".dvc" / "config").is_file():
-        yield Check("dvc", "fail", "no .dvc/config", "work in a clone of the repository, or run dvc init")
+    try:
+        settings = versioned.ready(project)
+    except HeterobenchError as error:
+        yield Check("dvc", "fail", *parted(error))
         return
-    listing = subprocess.run(
-        command("config", "--list"),
-        cwd=project.root,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    if listing.returncode:
-        found = (listing.stderr.strip().splitlines() or ["dvc config fails"])[-1]
-        yield Check("dvc", "fail", found, "correct .dvc/config and .dvc/config.local")
-        return
-    settings = dict(line.partition("=")[::2] for line in listing.stdout.splitlines())
+    default = settings.get("core.remote")
     if settings.get("core.analytics", "true").lower() != "false":
         yield Check("dvc", "warn", "usage reports are on", "dvc config core.analytics false")
-    remotes = sorted(key.split(".")[1] for key in settings if key.startswith("remote.") and key.endswith(".url"))
-    unsafe = [name for name in remotes if settings.get(f"remote.{name}.verify", "").lower() != "true"]
+    remotes = versioned.remotes(settings)
+    unsafe = [name for name in remotes if not versioned.verifies(settings, name)]
     for name in unsafe:
-        used = name == settings.get("core.remote")
         advice = f"dvc remote modify --local {name} verify true"
-        yield Check("dvc", "fail" if used else "warn", f"remote {name} accepts altered files", advice)
+        yield Check("dvc", "warn", f"remote {name} accepts altered files", advice)
     if not remotes:
         yield Check("dvc", "ok", "no remote: raw files come from their publishers")
     elif not unsafe:
-        default = settings.get("core.remote")
         advice = "" if default else f"to pull from one: dvc remote default --local {remotes[0]}"
         yield Check("dvc", "ok" if default else "warn", f"remotes, all verified: {', '.join(remotes)}", advice)
+    yield from _by_hand(project, settings)
+
+
+def _by_hand(project: Project, settings: Mapping[str, str]) -> Iterator[Check]:
+    """What `heterobench obtain` can do without and DVC's own commands cannot; and where files lie twice."""
+    from heterobench.data.versioned import cache_folder, environment
+    from heterobench.data.versioned import settings as settings_in
+
+    raw, cache = project.raw("any").parent, cache_folder(project, settings)
+    outside = not raw.resolve().is_relative_to(project.root.resolve())
+    unmanaged = revision(project.root).name is None
+    if (outside or unmanaged) and settings_in(project, environment()).get("core.no_scm", "").lower() != "true":
+        reason = f"data/raw lies in {raw.resolve()}" if outside else "git does not know this folder"
+        advice = "dvc config --local core.no_scm true"
+        yield Check("dvc", "ok", f"{reason}: heterobench obtain works, not every command of DVC by hand", advice)
+    if raw.exists() and cache.exists() and raw.stat().st_dev != cache.stat().st_dev:
+        found = f"data/raw and DVC's cache ({cache}) lie on different disks: each file is there twice"
+        yield Check("dvc", "ok", found, f"both on the disk of the data: dvc cache dir --local {raw.resolve()}-cache")
 
 
 def tracker(project: Project) -> Iterator[Check]:
@@ -271,7 +319,7 @@ def unreachable(url: str) -> str:
         return f": {getattr(error, 'reason', error)}"
 
 
-CHECKS = (python, packages, device, machine, code, parameters, data, mirror, dvc, tracker)
+CHECKS = (python, packages, device, machine, home, code, parameters, data, mirror, dvc, tracker)
 
 
 def examine(project: Project) -> Iterator[Check]:
@@ -280,7 +328,7 @@ def examine(project: Project) -> Iterator[Check]:
         try:
             yield from check(project)
         except HeterobenchError as error:
-            yield Check(check.__name__, "fail", str(error))
+            yield Check(check.__name__, "fail", *parted(error))
         except Exception as error:
             yield Check(check.__name__, "fail", f"{type(error).__name__}: {error}", "see this error first")
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from heterobench.errors import ConfigurationError, RunError
 from heterobench.files import difference, file_digest, write_text
 from heterobench.records import record
+from heterobench.records.revision import dirty
 from heterobench.report import outputs
 from heterobench.resolve import Benchmark
 
@@ -23,6 +24,7 @@ COLUMNS = ("scenario", "algorithm", "seed", "status", "run_id", "revision", "tor
 DIGESTS = {"rounds": record.ROUNDS, "model": record.FINAL}
 RECORDS, SUMS, DAMAGED, UNFINISHED = "records.csv", "SHA256SUMS", "damaged", "not finished"
 FORMS = ("csv", "md")
+CHANGES = {True: "+changes", False: "", None: "+unknown"}  # that were not committed, after a revision
 
 
 def folder(benchmark: Benchmark, output: Path) -> Path:
@@ -87,7 +89,7 @@ def _row(benchmark: Benchmark, scenario: str, arm: str, seed: int) -> dict[str, 
     return row | {
         "status": found.end["status"],
         "run_id": found.config["run_id"],
-        "revision": (origin["revision"] or "unknown") + ("+changes" if origin["dirty"] else ""),
+        "revision": origin["revision"] + CHANGES[dirty(origin)] if origin["revision"] else "unknown",
         "torch": origin["packages"]["torch"],
         "cpu or gpu": where.replace(",", " "),
         **{name: found.end["sha256"][file] for name, file in DIGESTS.items()},

@@ -11,8 +11,8 @@ from heterobench import keyed
 SHARE = 0.2
 
 
-def held_out_rows(strata: np.ndarray, purpose: str) -> np.ndarray:
-    """Which rows are test data, bool [n]: of each stratum (int [n]) a fifth, rounded to the nearest whole number.
+def held_out_rows(strata: np.ndarray, purpose: str, share: float = SHARE) -> np.ndarray:
+    """Which rows are test data, bool [n]: of each stratum (int [n]) a share, rounded to the nearest whole number.
 
     Fixed for ever by a keyed draw (seed 0, `purpose`); each part keeps the order of the file.
     """
@@ -20,7 +20,7 @@ def held_out_rows(strata: np.ndarray, purpose: str) -> np.ndarray:
     chosen = np.zeros(len(strata), bool)
     for stratum in np.unique(strata):
         members = draw.permutation(np.flatnonzero(strata == stratum))
-        chosen[members[: round(SHARE * len(members))]] = True
+        chosen[members[: round(share * len(members))]] = True
     return chosen
 
 

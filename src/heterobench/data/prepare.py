@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from heterobench.config.strict import build
+from heterobench.config.strict import build, nearest
 from heterobench.data.checksums import verify_raw
+from heterobench.data.labels import numbered
 from heterobench.data.readers import Arrays, reader
 from heterobench.data.schema import DatasetFile, load_dataset_file
-from heterobench.errors import DataError
+from heterobench.errors import ConfigurationError, DataError
 from heterobench.files import atomic, digest, file_digest, write_json
 from heterobench.project import Project
 
@@ -34,6 +35,9 @@ def prepare(project: Project, name: str) -> Path:
     options = build(module.Options, dataset.options, f"{where}: options")
     source = verify_raw(project, name, dataset)
     arrays = module.read(project.raw(name), options)
+    check_attributes(arrays, dataset, where)
+    for split in SPLITS:
+        arrays[f"{split}_y"] = numbered(arrays[f"{split}_y"], dataset.classes, f"{where}: {split} data")
     check(arrays, dataset, where)
     folder = project.prepared(name)
     manifest = folder / "manifest.json"
@@ -63,20 +67,18 @@ def check(arrays: Arrays, dataset: DatasetFile, where: str) -> None:
             "types": (f"{TYPES[dataset.kind]}, int64", f"{x.dtype}, {y.dtype}"),
             "number of labels": (len(x), len(y)),
             "number of examples": (getattr(dataset.samples, split, len(x)), len(x)),
-            "smallest label not below 0": (True, len(y) > 0 and int(y.min()) >= 0),
-            f"labels below {len(dataset.classes)}": (True, len(y) > 0 and int(y.max()) < len(dataset.classes)),
         }
         if dataset.kind == "image":
             facts["largest pixel"] = (f"at most {dataset.maximum}", largest(x, dataset.maximum))
         elif dataset.kind == "tokens":
             facts["largest symbol"] = (f"at most {len(dataset.classes) - 1}", largest(x, len(dataset.classes) - 1))
         else:
-            facts["finite numbers"] = (True, bool(np.isfinite(x).all()))
+            facts["numbers that are not finite"] = (0, int(x.size - np.isfinite(x).sum()))
         for name, attribute in dataset.attributes.items():
             found, known = arrays[f"{split}_{name}"], len(arrays[f"names_{name}"])
             facts[f"attribute {name}: type and length"] = (f"int64 {len(y)}", f"{found.dtype} {len(found)}")
-            inside = len(found) > 0 and int(found.min()) >= -1 and int(found.max()) < known
-            facts[f"attribute {name}: from -1 to below {known}"] = (True, inside)
+            facts[f"attribute {name}: smallest value"] = ("at least -1", f"at least {min(-1, found.min(initial=-1))}")
+            facts[f"attribute {name}: largest value"] = at_most(known - 1, found.max(initial=-1))
             if split == "train" and attribute.train is not None:
                 facts[f"attribute {name}: values"] = (attribute.train, len(np.unique(found[found >= 0])))
         for fact, (expected, found) in facts.items():
@@ -88,6 +90,16 @@ def largest(values: np.ndarray, allowed: int) -> str:
     """The largest of them in words; ``at most ...`` where it is allowed."""
     found = int(values.max()) if values.size else None
     return f"at most {allowed}" if found is not None and found <= allowed else str(found)
+
+
+def check_attributes(arrays: Arrays, dataset: DatasetFile, where: str) -> None:
+    """Raise ConfigurationError where the parameter file promises an attribute that its reader does not give."""
+    given = [key.removeprefix("names_") for key in arrays if key.startswith("names_")]
+    if unknown := [name for name in dataset.attributes if name not in given]:
+        raise ConfigurationError(
+            f"{where}: attributes: reader {dataset.reader} with these options gives none called "
+            f"{unknown[0]!r}{nearest(unknown[0], given)}"
+        )
 
 
 def check_classes(arrays: Arrays, dataset: DatasetFile, where: str) -> None:

@@ -59,7 +59,9 @@ class Download(Strict):
     @model_validator(mode="after")
     def _can_be_verified(self) -> Download:
         if self.sha256 is None and self.md5 is None:
-            raise ValueError("give sha256, or md5 where no sha256 is published")
+            raise ValueError(
+                "give sha256, or md5 where no sha256 is published; `sha256sum FILE` prints that of a file of yours"
+            )
         return self
 
 

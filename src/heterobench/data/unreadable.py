@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from PIL import Image
 from scipy.io.matlab import MatReadError
 
 from heterobench.errors import DataError
@@ -26,6 +27,7 @@ FAULTS = (
     tarfile.TarError,
     zipfile.BadZipFile,
     zlib.error,
+    Image.DecompressionBombError,
 )
 
 

@@ -8,10 +8,10 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import json
+import logging
 import os
 import platform
 import socket
-import subprocess
 import time
 from collections.abc import Iterable
 from functools import cache
@@ -19,7 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from heterobench.files import write_text
+from heterobench.records.revision import revision
 
+LOG = logging.getLogger(__name__)
 PACKAGES = ("heterobench", "torch", "numpy", "safetensors")
 SOURCE = Path(__file__).parents[1]
 RULES = Path(__file__).read_bytes()  # what counts is said by this file: a change of it makes kept digests void
@@ -110,14 +112,6 @@ def training_code(algorithm: str, architecture: str) -> str:
     return fingerprint(["heterobench.training", f"heterobench.algorithms.{name}", f"heterobench.models.{architecture}"])
 
 
-def _git(root: Path, *arguments: str) -> str | None:
-    try:
-        result = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, timeout=10)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return result.stdout.strip() if result.returncode == 0 else None
-
-
 def _cpu() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -126,15 +120,29 @@ def _cpu() -> str:
         return platform.processor() or platform.machine()
 
 
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:  # imported from a folder in PYTHONPATH, never installed
+        return "not installed"
+
+
 def provenance(root: Path, device: str) -> dict[str, Any]:
-    """Git revision, packages, hardware, host and time of start, as plain JSON."""
+    """Git revision, packages, hardware, host and time of start, as plain JSON.
+
+    "revision" and "dirty" are null where they are not known; "revision_unknown" then says why, and so does the log.
+    """
     import torch
 
+    code = revision(root)
+    if code.reason:
+        LOG.warning("which code this is cannot be told, and the record says so: %s", code.reason)
     return {
-        "revision": _git(root, "rev-parse", "HEAD"),
-        "dirty": bool(_git(root, "status", "--porcelain", "--", ".", ":!scores")),
+        "revision": code.name,
+        "dirty": code.dirty,
+        "revision_unknown": code.reason,
         "python": platform.python_version(),
-        "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "packages": {name: _version(name) for name in PACKAGES},
         "hardware": {
             "cpu": _cpu(),
             "cores": os.cpu_count(),

@@ -30,7 +30,8 @@ class ReportData:
     evaluation: long form, a row per scenario, arm, seed, selection and metric, in the units of the records.
     curves: scenario -> long form, a row per arm, seed, round and metric.
     ledger: a row for each run that the benchmark asks for, also for those that are not there: scenario, arm, seed,
-    status (finished, diverged, failed, missing), run_id, error, revision, dirty, folder.
+    status (finished, diverged, failed, missing), run_id, error, revision (empty where not known), dirty (None where not
+    known), folder.
     outcomes: scenario -> a row per arm and seed with `correct`, whether each example of the global test set was right
     (bool [n]), for the validation-selected model; arms without a global model have none.
     tuning: (scenario, arm) -> what the tuning protocol tried and chose; empty where nothing was tuned.
@@ -64,9 +65,13 @@ class ReportData:
 
     @cached_property
     def runs(self) -> dict[tuple[str, str, int], dict[str, Any]]:
-        """(scenario, arm, seed) -> its row of `ledger`."""
+        """(scenario, arm, seed) -> its row of `ledger`; "dirty" is None where it is not known."""
         rows = self.ledger.to_dict("records")
-        return {(row["scenario"], row["arm"], int(row["seed"])): row for row in rows}
+        changes = [None if pd.isna(row["dirty"]) else bool(row["dirty"]) for row in rows]
+        return {
+            (row["scenario"], row["arm"], int(row["seed"])): row | {"dirty": dirty}
+            for row, dirty in zip(rows, changes, strict=True)
+        }
 
     @cached_property
     def diverged(self) -> dict[tuple[str, str], set[int]]:

@@ -106,14 +106,18 @@ class Traces:
         return [rounded(found.get(seed, math.nan) * scale) for seed in self.data.benchmark.seeds]
 
     def _runs(self, scenario: str, arm: str, codes: dict[str, int]) -> list[list[Any]]:
-        """For each seed: state, run id, place of its revision, 1 where the tree had changes, last line of its error."""
+        """For each seed: state, run id, place of its revision, 1 where the tree had changes, last line of its error.
+
+        None stands for changes that are not known.
+        """
         rows = []
         for seed in self.data.benchmark.seeds:
             run = self.data.runs[scenario, arm, seed]
             revision = codes.setdefault(text(run["revision"]), len(codes))
             error = text(run["error"]).strip().splitlines()
             state = STATES.index(run["status"])
-            rows.append([state, text(run["run_id"]), revision, int(bool(run["dirty"])), *error[-1:]])
+            dirty = None if run["dirty"] is None else int(run["dirty"])
+            rows.append([state, text(run["run_id"]), revision, dirty, *error[-1:]])
         return rows
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from heterobench.files import digest, file_digest
 from heterobench.records.record import Record
+from heterobench.records.revision import dirty
 
 RUN_ID = "heterobench.run_id"
 IMPORTED = "heterobench.imported"
@@ -23,6 +24,7 @@ FAMILIES = {  # word in a metric's name -> section of the charts page
     "flops": "compute",
     "examples": "compute",
 }
+CHANGES = {True: "+dirty", False: "", None: "+unknown"}  # that were not committed, after a revision
 FORBIDDEN = re.compile(r"[^\w\-. :/]")
 
 
@@ -74,7 +76,7 @@ def tags(config: dict[str, Any], provenance: dict[str, Any], end: dict[str, Any]
         "data_hash": config["data_hash"],
         "partition_hash": config.get("partition_hash"),
         "code": config["code"],
-        "revision": f"{revision}{'+dirty' if provenance.get('dirty') else ''}",
+        "revision": revision + CHANGES[dirty(provenance)] if revision else "unknown",
         "host": provenance.get("host"),
         "status": end["status"],
         "error": end.get("error"),

@@ -2,7 +2,8 @@
 
 A reader has `Options` (of the parameter file) and ``read(raw, options)``, which takes the folder of raw files and
 returns ``{"train_x", "train_y", "test_x", "test_y"}``: x is [n, *shape] in the type of the set's kind
-(`heterobench.data.schema.KINDS`), y is int64 [n]. For each attribute of the parameter file there are also
+(`heterobench.data.schema.KINDS`), y is [n] as the files have it, numbers or names of classes in whatever type, which
+`heterobench.data.labels` turns into numbers for all readers. For each attribute of the parameter file there are also
 ``train_<attribute>`` and ``test_<attribute>``, int64 [n] (-1: not known), and ``names_<attribute>``, the names of its
 values 0, 1, ... Where raw files name their classes, ``classes`` holds the names in label order; they must be those of
 the parameter file. Raw files have been verified before a reader sees them.

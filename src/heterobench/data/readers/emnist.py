@@ -32,7 +32,7 @@ def read(raw: Path, options: Options) -> Arrays:
             images = member(archive, f"emnist-{options.split}-{split}-images-idx3-ubyte.gz", 3)
             labels = member(archive, f"emnist-{options.split}-{split}-labels-idx1-ubyte.gz", 1)
         arrays[f"{split}_x"] = np.ascontiguousarray(images.transpose(0, 2, 1))[:, None]
-        arrays[f"{split}_y"] = labels.astype(np.int64)
+        arrays[f"{split}_y"] = labels
     return arrays
 
 

@@ -46,5 +46,5 @@ def read(raw: Path, options: Options) -> Arrays:
     arrays = {}
     for split, prefix in (("train", "train"), ("test", "t10k")):
         arrays[f"{split}_x"] = idx_array(raw / f"{prefix}-images-idx3-ubyte.gz")[:, None]
-        arrays[f"{split}_y"] = idx_array(raw / f"{prefix}-labels-idx1-ubyte.gz").astype(np.int64)
+        arrays[f"{split}_y"] = idx_array(raw / f"{prefix}-labels-idx1-ubyte.gz")
     return arrays

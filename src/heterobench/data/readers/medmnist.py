@@ -30,7 +30,7 @@ def read(raw: Path, options: Options) -> Arrays:
     for part, (images, labels) in parts.items():
         if images.ndim not in (3, 4) or labels.shape != (len(images), 1):
             raise DataError(f"{path}: {part}: images {images.shape}, labels {labels.shape}; expected one label each")
-    train, val, test = ((channels_first(images), labels[:, 0].astype(np.int64)) for images, labels in parts.values())
+    train, val, test = ((channels_first(images), labels[:, 0]) for images, labels in parts.values())
     return {
         "train_x": np.concatenate([train[0], val[0]]),
         "train_y": np.concatenate([train[1], val[1]]),

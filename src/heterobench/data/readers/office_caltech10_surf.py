@@ -44,10 +44,10 @@ def read(raw: Path, options: Options) -> Arrays:
 
 
 def domain(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Shares of the words, float32 [n, 800], and classes, int64 [n] from 0. Raises DataError."""
+    """Shares of the words, float32 [n, 800], and classes, float64 [n] from 0. Raises DataError."""
     with decoding(path, "not a MATLAB file with fts and labels"):
         content = scipy.io.loadmat(path, variable_names=["fts", "labels"])
-        counts, labels = content["fts"].astype(np.float64), content["labels"].ravel().astype(np.int64) - 1
+        counts, labels = content["fts"].astype(np.float64), content["labels"].ravel().astype(np.float64) - 1
     if counts.ndim != 2 or counts.shape[1] != WORDS or len(labels) != len(counts):
         raise DataError(f"{path}: expected fts [n, {WORDS}] and n labels, found {counts.shape} and {labels.shape}")
     total = counts.sum(axis=1, keepdims=True)

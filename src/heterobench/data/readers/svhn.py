@@ -29,9 +29,8 @@ def read(raw: Path, options: Options) -> Arrays:
             x, y = content["X"], content["y"]
         if x.ndim != 4 or x.shape[:3] != (32, 32, 3) or x.dtype != np.uint8:
             raise DataError(f"{path}: X is {x.dtype} {list(x.shape)} instead of uint8 [32, 32, 3, n]")
-        labels = y.ravel().astype(np.int64)
-        if len(labels) == 0 or labels.min() < 1 or labels.max() > 10:
-            raise DataError(f"{path}: y must hold labels 1 to 10, found {np.unique(labels).tolist()[:20]}")
+        if y.size == 0 or not np.isin(y, np.arange(1, 11)).all():
+            raise DataError(f"{path}: y must hold labels 1 to 10, found {np.unique(y).tolist()[:20]}")
         arrays[f"{split}_x"] = np.ascontiguousarray(x.transpose(3, 2, 0, 1))
-        arrays[f"{split}_y"] = labels % 10
+        arrays[f"{split}_y"] = y.ravel().astype(np.int64) % 10
     return arrays

@@ -30,7 +30,7 @@ def read(raw: Path, options: Options) -> Arrays:
         if subjects.size == 0 or not 1 <= subjects.min() <= subjects.max() <= SUBJECTS:
             raise DataError(f"{raw / split}_subjects.npy: expected numbers from 1 to {SUBJECTS}")
         arrays[f"{split}_x"] = array(raw / f"{split}_windows.npy")
-        arrays[f"{split}_y"] = array(raw / f"{split}_labels.npy").astype(np.int64)
+        arrays[f"{split}_y"] = array(raw / f"{split}_labels.npy")
         arrays[f"{split}_subject"] = subjects - 1
     return arrays
 

@@ -25,5 +25,5 @@ def read(raw: Path, options: Options) -> Arrays:
         levels, labels = usps.read(raw, split)
         pixels = (levels.astype(np.uint32) * 255 + usps.LEVELS // 2) // usps.LEVELS
         arrays[f"{split}_x"] = pixels.astype(np.uint8).reshape(-1, 1, 16, 16)
-        arrays[f"{split}_y"] = labels.astype(np.int64)
+        arrays[f"{split}_y"] = labels
     return arrays

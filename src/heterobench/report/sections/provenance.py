@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 KEY, TITLE = "provenance", "Where this comes from"
 READING = (
     "A number in a table opens what it is made of: its runs with their seeds, values and git revisions, their "
-    "configuration, the folder of each record, and the way to the same runs in MLflow. A plus after a revision: the "
-    "working tree had changes that were not committed.",
+    "configuration, the folder of each record, and the way to the same runs in MLflow. After a revision, a plus says "
+    "that the working tree had changes that were not committed, a question mark that this is not known.",
 )
 CAPTIONS: dict[str, str] = {}
 
@@ -39,8 +39,9 @@ def figures(data: ReportData) -> dict[str, Any]:
 
 def revision(row: Mapping[str, Any]) -> str:
     """Git revision of a row of the ledger, e.g. "2bfde4449155+"; the plus where the working tree had changes."""
-    name = row["revision"] if isinstance(row["revision"], str) and row["revision"] else "no git revision"
-    return name[: 12 if name != "no git revision" else None] + "+" * bool(row["dirty"])
+    if not isinstance(row["revision"], str) or not row["revision"]:
+        return "revision not known"
+    return row["revision"][:12] + ("?" if row["dirty"] is None else "+" * row["dirty"])
 
 
 def revisions(data: ReportData) -> list[str]:

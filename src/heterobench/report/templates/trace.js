@@ -25,7 +25,7 @@
         settings: data.settings[pair],
         runs: data.runs[pair].map(([state, id, revision, dirty, error], index) => ({
           seed: data.seeds[index], state: data.states[state], id, revision: data.revisions[revision],
-          dirty: Boolean(dirty), error: error || "", value: values ? values[index] : undefined,
+          changes: dirty === null ? "?" : dirty ? "+" : "", error: error || "", value: values ? values[index] : undefined,
         })),
       };
     });
@@ -38,7 +38,8 @@
   const ofRun = (run) => `tags.\`${data.mlflow.tag}\` = '${run.id}'`;
   const ofAll = (source) => `tags.scenario = '${source.scenario}' and tags.arm = '${source.arm}'`;
   const folder = (source, seed) => `runs/${source.scenario}/${source.arm}/seed-${seed}`;
-  const code = (run) => (run.revision ? run.revision.slice(0, 8) + (run.dirty ? "+" : "") : "none");
+  const code = (run) => (run.revision ? run.revision.slice(0, 8) + run.changes : "not known");
+  const uncommitted = { "+": ", with uncommitted changes", "?": ", not known whether with uncommitted changes", "": "" };
   const shown = (run) => {
     if (run.value !== undefined && run.value !== null) return String(run.value).replace("-", "−");
     if (run.state !== "finished") return run.state;
@@ -54,7 +55,7 @@
         element("td", {}, shown(run)),
         element("td", {}, run.state === "missing" ? "–" :
           link(run.id || "record", `${folder(source, run.seed)}/config.json`, { title: `${data.folder.replace(/runs$/, "")}${folder(source, run.seed)}/config.json` })),
-        element("td", { title: run.revision + (run.dirty ? ", with uncommitted changes" : "") }, run.state === "missing" ? "–" : code(run)),
+        element("td", { title: run.revision ? run.revision + uncommitted[run.changes] : "" }, run.state === "missing" ? "–" : code(run)),
         element("td", {}, run.id && search("") !== null ? link("open", search(ofRun(run)), away) : "–"),
       ));
     return element("table", { class: "runs" },
