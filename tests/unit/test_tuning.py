@@ -162,7 +162,7 @@ def test_all_methods_have_the_same_number_of_trials_before_anything_runs(project
     benchmark = table(project)
     trials = {arm.name: benchmark.trials(SCENARIO, arm.name) for arm in benchmark.arms}
     assert {len(jobs) for jobs in trials.values()} == {3}
-    steps = {name: [job.hyperparameters.lr for job in jobs[1:]] for name, jobs in trials.items()}
+    steps = {name: [job.hyperparameters.lr for job in jobs[:2]] for name, jobs in trials.items()}
     assert steps["fedavg"] == steps["fedprox"] == steps["local-only"]
     assert benchmark.all_seeds == (0, 100, 101)
 
@@ -199,7 +199,7 @@ def test_a_trial_that_is_best_on_the_test_set_alone_is_chosen_by_the_oracle_alon
     """Invariant 6 of the significance card: the test set has no say in a legitimate choice."""
     answers = {}
     for rule in ("validation", "oracle"):
-        benchmark = table(project, ("seeds: [100, 101]}", f"seeds: [100, 101], rule: {rule}}}"))
+        benchmark = table(project, ("seeds: [100, 101]}", f"seeds: [100, 101], design: random, rule: {rule}}}"))
         tuned(benchmark)  # trains
         for number, job in enumerate(benchmark.trials(SCENARIO, "fedavg")):
             for seed in (100, 101):
@@ -289,6 +289,14 @@ def test_a_choice_made_under_other_parameters_is_refused(project):
             ("early_stopping: not with rule: oracle",),
         ),
         (("101]}", "101], early_stopping: {after: 1.0, keep: 0.5}}"), ("early_stopping.after", "less than 1")),
+        (("101]}", "101], design: grid}"), ("tuning.design", "'two-stage', 'random' or 'optuna'", "'grid'")),
+        (("101]}", "101], shared: [rl]}"), ("tuning.shared", "no algorithm here searches 'rl'; did you mean 'lr'?")),
+        (("101]}", "101], shared: [lr, lr]}"), ("shared: none of them twice",)),
+        (("101]}", "101], design: random, shared: [lr]}"), ("shared: not with design: random",)),
+        (("101]}", "101], optuna: {pruner: none}}"), ("optuna: allowed with design: optuna alone", "two-stage")),
+        (("101]}", "101], design: optuna, optuna: {pruner: best}}"), ("tuning.optuna.pruner", "'median'", "'best'")),
+        (("101]}", "101], design: optuna, early_stopping: {after: 0.5, keep: 0.5}}"), ("early_stopping: not with",)),
+        (("101]}", "101], design: optuna, rule: oracle}"), ("optuna.pruner: with rule: oracle", "must be none")),
     ],
 )
 def test_mistakes_are_named(project, edit, parts):

@@ -19,7 +19,7 @@ from heterobench.report.outputs import (
     score_folders,
     table_files,
 )
-from heterobench.tuning import chosen_file
+from heterobench.tuning import chosen_file, protocol
 
 try:
     PROJECT = Project.find(Path.cwd())
