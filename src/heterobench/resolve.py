@@ -50,10 +50,6 @@ class Arm:
     search: dict[str, Space] = field(default_factory=dict)
     """What tuning may try; what the row sets is not searched."""
 
-    def plain_search(self) -> dict[str, Any]:
-        """`search` as plain JSON."""
-        return {name: space.model_dump() if isinstance(space, Range) else space for name, space in self.search.items()}
-
 
 @dataclass(frozen=True)
 class Scenario:

@@ -120,8 +120,8 @@ def stage_two(
     order of `search`; one whose values are used up passes. What is left over changes the shared ones a little.
     Raises ConfigurationError, which begins with `where`, for a space with too few settings.
     """
-    before = len(stage_one(search, shared, defaults, trials))
-    left = trials - before
+    first = stage_one(search, shared, defaults, trials)
+    left = trials - len(first)
     own = [name for name in search if name not in shared]
     turns = {name: len(range(place, left, len(own))) for place, name in enumerate(own)}
     values = {name: _values(search[name], name, turns[name], defaults[name], left) for name in own}
@@ -131,16 +131,22 @@ def stage_two(
             if values[name] and len(found) < left:
                 found.append({**base, name: values[name].pop(0)})
     ranges = {name: space for name, space in search.items() if name in shared and isinstance(space, Range)}
-    if len(found) < left and not ranges:
-        raise _too_small(search, trials, before + len(found), where)
-    width = NEAR / max(first_stage(trials) - 1, 1)
+    middle = {name: quantile(space, base.get(name, defaults[name])) for name, space in ranges.items()}
+    seen = {key(defaults | setting) for setting in (*first, *found)}
     draws = left - len(found)
     for draw in range(draws):
-        near = {}
-        for name, space in ranges.items():
-            middle = quantile(space, base.get(name, defaults[name]))
-            start = min(max(middle - width / 2, 0.0), 1.0 - width)
-            near[name] = at(space, start + width * quantiles(f"{name} near", draws)[draw])
+        for attempt in range(ATTEMPTS if ranges else 0):
+            # wider where all numbers of so few digits have been tried there
+            width = min(NEAR / max(first_stage(trials) - 1, 1) * 1.1**attempt, 1.0)
+            near = {}
+            for name, space in ranges.items():
+                start = min(max(middle[name] - width / 2, 0.0), 1.0 - width)
+                near[name] = at(space, start + width * quantiles(f"{name} near", draws, attempt)[draw])
+            if key(defaults | base | near) not in seen:
+                break
+        else:
+            raise _too_small(search, trials, len(first) + len(found), where)
+        seen.add(key(defaults | base | near))
         found.append({**base, **near})
     return found
 

@@ -12,6 +12,7 @@ is below all others. Where the settings come from, design by design, says `heter
 
 from __future__ import annotations
 
+import importlib.metadata
 import logging
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -84,11 +85,11 @@ def cut(tuning: Tuning, rounds: int) -> int | None:
 def protocol(benchmark: Benchmark, scenario: str, arm: str) -> dict[str, Any]:
     """What is tuned and how, as plain JSON: all that is known before anything runs, and decides the rest."""
     jobs = benchmark.trials(scenario, arm)
+    spaces = {name: list(space) for name, space in jobs[0].arm.search.items()}  # of a range its keys and values
     return {
         "tuning": benchmark.tuning.model_dump(),
         "trials": [job.configuration() for job in jobs],
-        # the other designs have drawn their values already
-        "search": jobs[0].arm.plain_search() if benchmark.tuning.design == "optuna" else {},
+        "search": spaces if benchmark.tuning.design == "optuna" else {},  # other designs have drawn their values
     }
 
 
@@ -316,6 +317,7 @@ def _answer(trials: Trials, identity: str) -> dict[str, Any]:
         "identity": identity,
         "rule": tuning.rule,
         "design": tuning.design,
+        **({"optuna": importlib.metadata.version("optuna")} if tuning.design == "optuna" else {}),
         "budget": tuning.model_dump(exclude={"rule", "design"}),
         "trials": told,
         "chosen": chosen,

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +24,7 @@ from heterobench.config.schema import EarlyStopping, Tuning
 from heterobench.data.prepare import prepare
 from heterobench.data.versioned import obtain
 from heterobench.errors import ConfigurationError, RunError
-from heterobench.files import read_json
+from heterobench.files import file_digest, read_json
 from heterobench.project import Project
 from heterobench.records.record import Record
 from heterobench.training import run_job
@@ -238,6 +243,47 @@ def test_stopped_trials_end_early_and_the_others_have_the_bits_of_a_whole_run(pr
     models = [path for path in before if "checkpoints" not in path.parts]
     assert models
     assert all(path.stat().st_mtime_ns == before[path] for path in models), "and trains no finished run again"
+
+
+def digests(project):
+    """Of what tuning leaves, by place; without what has times in it."""
+    folder = project.results / "tuned/mini/tuning"
+    names = ("chosen.json", "config.json", "rounds.jsonl", "final.safetensors")
+    files = [path for name in names for path in folder.rglob(name)]
+    return {str(path.relative_to(folder)): file_digest(path) for path in files}
+
+
+@pytest.mark.slow  # minutes
+@pytest.mark.parametrize(
+    "design",
+    [
+        "design: two-stage, early_stopping: {after: 0.34, keep: 0.5}",
+        "design: optuna, optuna: {pruner: median, after: 0.1}",
+        "design: optuna, optuna: {pruner: successive-halving, after: 0.1}",
+    ],
+)
+def test_a_tuning_job_goes_on_after_sigkill_with_the_same_bits(project, design):
+    """Killed again and again, a little later each time, until it is through."""
+    text = TABLE.replace("trials: 3, seeds: [100, 101]", f"trials: 7, seeds: [100, 101], {design}")
+    (project.params / "benchmarks/tuned.yaml").write_text(text)
+    command = [sys.executable, "-m", "heterobench.cli", "tune", "--benchmark", "tuned", "--preset", "mini"]
+    command += ["--scenario", SCENARIO, "--algorithm", "fedprox"]
+    subprocess.run(command, cwd=project.root, check=True, capture_output=True)
+    straight = digests(project)
+    shutil.rmtree(project.results / "tuned")
+    kills = 0
+    for more in itertools.count(1):
+        before = len(list(project.results.glob("tuned/mini/tuning/**/rounds.jsonl")))
+        process = subprocess.Popen(command, cwd=project.root, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while process.poll() is None:
+            if len(list(project.results.glob("tuned/mini/tuning/**/rounds.jsonl"))) >= before + 3 * more:
+                process.kill()
+                kills += process.wait() == -signal.SIGKILL
+            time.sleep(0.01)
+        if process.returncode == 0:
+            break
+    assert kills > 0
+    assert digests(project) == straight
 
 
 def test_personal_models_have_a_test_score_too(project):
