@@ -27,7 +27,7 @@ from heterobench.training import snapshot_rounds
 from heterobench.tuning import Trials, agreed
 
 log = logging.getLogger(__name__)
-ATTEMPTS = 100  # proposals until one is none that was tried before
+ATTEMPTS = 100  # proposals of TPE until one is none that was tried before, then as many at random
 CHECKS = 10  # rounds at which the pruner is asked, evenly spaced: each is a checkpoint of the run
 
 
@@ -53,21 +53,25 @@ class Study:
     def __init__(self, trials: Trials, first: list[dict[str, Any]]):
         names = " ".join((trials.benchmark.name, trials.job.scenario.name, trials.job.arm.name))
         seed = keyed.integer(0, f"optuna {names}", *trials.tuning.seeds) % 2**32
-        startup, rounds = len(first), trials.job.scenario.budget.rounds
+        startup, rounds = search.first_stage(trials.tuning.trials), trials.job.scenario.budget.rounds
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.space = trials.job.arm.search
         self.distributions = {name: distribution(space) for name, space in self.space.items()}
         self.defaults = trials.job.hyperparameters.model_dump()
         self.first, self.seen, self.asked = list(first), set(), None
+        self.tpe = optuna.samplers.TPESampler(seed=seed, n_startup_trials=startup)
+        self.random = optuna.samplers.RandomSampler(seed=seed)
         self.study = optuna.create_study(
             direction="maximize",
-            sampler=optuna.samplers.TPESampler(seed=seed, n_startup_trials=startup),
+            sampler=self.tpe,
             pruner=pruner(trials.tuning.sampling, rounds, startup),
         )
 
     def ask(self) -> dict[str, Any] | None:
         """The next setting; None where only those that were tried are proposed."""
-        for _ in range(ATTEMPTS):
+        for attempt in range(2 * ATTEMPTS):
+            # among few values TPE insists on the best one
+            self.study.sampler = self.tpe if attempt < ATTEMPTS else self.random
             setting = self._first(self.first.pop(0)) if self.first else self._proposed()
             whole = search.key({name: self.defaults[name] for name in self.space} | setting)
             if whole not in self.seen:

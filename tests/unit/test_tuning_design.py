@@ -247,18 +247,30 @@ def test_a_row_with_its_own_step_size_spends_all_on_its_own_values(project, answ
 
 
 def test_the_second_stage_is_compared_with_the_best_of_the_first_at_the_cut(project, answers):
-    """The best third goes on: 2 of 6 in the first stage; of 3 and the best before them 2, itself among them."""
-    cut = ("seeds: [100]}", "seeds: [100], early_stopping: {after: 0.25, keep: 0.333}}")
+    """The best half goes on: 3 of 6 in the first stage; of 3 and the best before them 2, itself among them."""
+    cut = ("seeds: [100]}", "seeds: [100], early_stopping: {after: 0.25, keep: 0.5}}")
     benchmark = table(project, ("trials: 4", "trials: 9"), cut)
     answers["surface"]["optimum"] = 0.02
     answer = tuned(benchmark, "fedprox")
     status = [trial["status"] for trial in answer["trials"]]
     values = [trial["hyperparameters"] for trial in answer["trials"]]
-    going = sorted(range(6), key=lambda n: (-answers["accuracy"](values[n]), n))[:2]
-    base = going[0]
-    later = sorted((base, 6, 7, 8), key=lambda n: (-answers["accuracy"](values[n]), n))[:2]
+    going = sorted(range(6), key=lambda n: (-answers["accuracy"](values[n]), n))[:3]
+    later = sorted((going[0], 6, 7, 8), key=lambda n: (-answers["accuracy"](values[n]), n))[:2]
+    assert going[0] in later, "an equal of the first stage is before the second"
     assert {n for n, each in enumerate(status) if each == "finished"} == {*going, *later}
     assert all(trial["rounds"] == (20 if trial["status"] == "finished" else 5) for trial in answer["trials"])
+
+
+@pytest.mark.parametrize("rule", ["validation", "oracle"])
+def test_the_second_stage_is_around_what_the_rule_of_the_table_chooses(project, answers, rule):
+    """Validation scores say nothing here, so the two rules disagree."""
+    answers["surface"] |= {"optimum": 0.02, "noise": 0.3, "key": 3}
+    benchmark = table(project, ("trials: 4, seeds: [100]", f"trials: 9, seeds: [100], rule: {rule}"))
+    trials = tuned(benchmark, "fedprox")["trials"]
+    kinds = {kind: max(trials[:6], key=lambda trial: trial[kind])["trial"] for kind in ("validation", "test")}
+    assert kinds["validation"] != kinds["test"]
+    base = trials[kinds["validation" if rule == "validation" else "test"]]["hyperparameters"]
+    assert {trial["hyperparameters"]["lr"] for trial in trials[6:]} == {base["lr"]}
 
 
 def test_a_job_that_was_killed_says_the_same(project, answers, monkeypatch):
@@ -344,10 +356,22 @@ def test_the_median_pruner_ends_what_is_below_the_median(project, answers):
 
 def test_a_default_outside_of_the_space_is_a_trial_and_none_of_optunas_matter(project, answers):
     pytest.importorskip("optuna")
-    trials = tuned(table(project, OPTUNA, ("{lr: 0.1}", "{lr: 0.9}")), "fedavg")["trials"]
-    assert trials[0]["hyperparameters"] == {"lr": 0.9}
+    trials = tuned(table(project, OPTUNA, ("{lr: 0.1}", "{lr: 0.9, mu: 0.05}")), "fedprox")["trials"]
+    assert trials[0]["hyperparameters"] == {"lr": 0.9, "mu": 0.05}
     assert len(trials) == 12
     assert all(0.01 <= trial["hyperparameters"]["lr"] <= 0.5 for trial in trials[1:])
+    assert all(trial["hyperparameters"]["mu"] in (0.001, 0.01, 0.1, 1.0) for trial in trials[8:])
+
+
+def test_optuna_tries_nothing_twice_and_ends_where_nothing_is_left(project, answers):
+    pytest.importorskip("optuna")
+    """Four values, with as many trials, the last of them TPE's, and with more."""
+    row = ("fedspeed", "{algorithm: fedprox, name: fixed, hyperparameters: {lr: 0.1}}")
+    for trials in (4, 12):
+        edit = (OPTUNA[0], OPTUNA[1].replace("trials: 12", f"trials: {trials}"))
+        found = tuned(table(project, edit, row), "fixed")["trials"]
+        assert sorted(trial["hyperparameters"]["mu"] for trial in found) == [0.001, 0.01, 0.1, 1.0]
+        shutil.rmtree(project.results)
 
 
 def test_optuna_is_imported_where_a_table_asks_for_it_alone():
