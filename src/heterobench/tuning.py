@@ -198,6 +198,14 @@ class Trials:
         """The score that the rule of the table looks at."""
         return self.validation(trial) if self.tuning.rule == "validation" else self.oracle(trial)
 
+    def best(self, scores: Mapping[int, Score]) -> int:
+        """The best of those that were run to their end. Raises RunError, with a failure, where there is none."""
+        try:
+            return best(scores, self.whole)
+        except RunError as error:
+            first = next((f"; trial {trial}: {why}" for trial, why in sorted(self.failed.items())), "")
+            raise RunError(f"{self.job.arm.name} on {self.job.scenario.name}: {error}{first}") from None
+
 
 def tune(benchmark: Benchmark, scenario: str, arm: str, config: Config) -> Path:
     """Run all trials of an arm in a scenario and write ``chosen.json``; what was run before is not run again.
@@ -236,7 +244,7 @@ def agreed(compute: Callable[[], Any]) -> Any:
 
 def _two_stages(trials: Trials) -> None:
     _stage(trials, trials.benchmark.stage_one(trials.job), 1)
-    base = agreed(lambda: best({trial: trials.ruling(trial) for trial in trials.whole}, trials.whole))
+    base = agreed(lambda: trials.best({trial: trials.ruling(trial) for trial in trials.whole}))
     _stage(trials, trials.benchmark.stage_two(trials.job, trials.jobs[base].tuned), 2, [base])
 
 
@@ -294,7 +302,7 @@ def _answer(trials: Trials, identity: str) -> dict[str, Any]:
     validation = {trial: trials.validation(trial) for trial in range(len(trials.jobs))}
     oracle = {trial: trials.oracle(trial) for trial in range(len(trials.jobs))}
     ruling = validation if tuning.rule == "validation" else oracle
-    chosen = best(ruling, whole)
+    chosen = trials.best(ruling)
     told = []
     for number, job in enumerate(trials.jobs):
         values = job.hyperparameters.model_dump()
@@ -321,6 +329,6 @@ def _answer(trials: Trials, identity: str) -> dict[str, Any]:
         "budget": tuning.model_dump(exclude={"rule", "design"}),
         "trials": told,
         "chosen": chosen,
-        "oracle": best(oracle, whole),
+        "oracle": trials.best(oracle),
         "hyperparameters": dict(sorted(trials.jobs[chosen].tuned.items())),
     }
