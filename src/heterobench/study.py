@@ -13,7 +13,7 @@ import math
 import warnings
 from functools import partial
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
@@ -23,8 +23,11 @@ from optuna.trial import TrialState
 from heterobench import keyed, search
 from heterobench.config.algorithm_file import Range, Space
 from heterobench.config.schema import Optuna
+from heterobench.executor.distributed import computed
 from heterobench.training import snapshot_rounds
-from heterobench.tuning import Trials, agreed
+
+if TYPE_CHECKING:
+    from heterobench.tuning import Trials
 
 log = logging.getLogger(__name__)
 ATTEMPTS = 100  # proposals of TPE until one is none that was tried before, then as many at random
@@ -121,7 +124,7 @@ def explore(trials: Trials) -> None:
     checks = sorted(snapshot_rounds(budget, CHECKS) - {budget.rounds}) if pruned else []
     study = Study(trials, first)
     for number in range(trials.tuning.trials):
-        setting = agreed(study.ask)
+        setting = computed(study.ask)
         if setting is None:
             log.warning("%s: %d trials: nothing else is proposed", trials.job.where, number)
             break
@@ -136,9 +139,9 @@ def _run(trials: Trials, study: Study, number: int, checks: list[int]) -> None:
 
     for after, check in pairwise([0, *checks]):
         trials.advance(number, check)
-        if number not in trials.failed and agreed(partial(bad, after, check)):
+        if number not in trials.failed and computed(partial(bad, after, check)):
             trials.stopped.add(number)
-            agreed(study.pruned)
+            computed(study.pruned)
             return
     trials.advance(number)
-    agreed(lambda: study.tell(trials.ruling(number).value))
+    computed(lambda: study.tell(trials.ruling(number).value))

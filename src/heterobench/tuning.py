@@ -15,7 +15,7 @@ from __future__ import annotations
 import importlib.metadata
 import logging
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -235,28 +235,25 @@ def tune(benchmark: Benchmark, scenario: str, arm: str, config: Config) -> Path:
     return path
 
 
-def agreed(compute: Callable[[], Any]) -> Any:
-    """What rank 0 computes from the records, on every rank."""
-    from heterobench.executor import distributed
-
-    return distributed.agreed(compute() if distributed.rank() == 0 else None)
-
-
 def _two_stages(trials: Trials) -> None:
+    from heterobench.executor.distributed import computed
+
     _stage(trials, trials.benchmark.stage_one(trials.job), 1)
-    base = agreed(lambda: trials.best({trial: trials.ruling(trial) for trial in trials.whole}))
+    base = computed(lambda: trials.best({trial: trials.ruling(trial) for trial in trials.whole}))
     _stage(trials, trials.benchmark.stage_two(trials.job, trials.jobs[base].tuned), 2, [base])
 
 
 def _stage(trials: Trials, settings: Sequence[dict[str, Any]], stage: int, beside: Sequence[int] = ()) -> None:
     """Run the trials of a stage; with early stopping the worse ones, those `beside` them compared as well, stop."""
+    from heterobench.executor.distributed import computed
+
     going = [trials.add(setting, stage) for setting in settings]
     at = cut(trials.tuning, trials.job.scenario.budget.rounds)
     if at is not None and len(going) + len(beside) > 1:
         for trial in going:
             trials.advance(trial, at)
         compared, keep = [*beside, *going], trials.tuning.early_stopping.keep
-        kept = agreed(lambda: survivors([trials.validation(trial, at) for trial in compared], keep))
+        kept = computed(lambda: survivors([trials.validation(trial, at) for trial in compared], keep))
         kept = [compared[place] for place in kept]
         trials.stopped |= {trial for trial in going if trial not in kept and trial not in trials.failed}
         going = [trial for trial in going if trial in kept]

@@ -9,6 +9,7 @@ number of ranks.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -49,6 +50,11 @@ def agreed(value: Any) -> Any:
     dist.broadcast_object_list(box, src=0)
     dist.barrier()
     return box[0]
+
+
+def computed(compute: Callable[[], Any]) -> Any:
+    """What rank 0 computes, on every rank."""
+    return agreed(compute() if rank() == 0 else None)
 
 
 def first_here() -> bool:
