@@ -250,6 +250,7 @@ def make_tuning(benchmark: Benchmark) -> dict[tuple[str, str], dict]:
     trials = [
         {
             "trial": number,
+            "stage": 1 + (number > 1),
             "hyperparameters": {"lr": 0.1 / (number + 1)},
             "score": score,
             "validation": score,

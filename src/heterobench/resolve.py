@@ -171,14 +171,38 @@ class Benchmark:
         return [self.job(s.name, a.name) for s in self.scenarios for a in self.arms]
 
     def trials(self, scenario: str, arm: str) -> list[Job]:
-        """The jobs that tuning tries for an arm in a scenario, the defaults first; none in a table without tuning."""
+        """The trials of an arm in a scenario, the defaults first, as far as they are known before anything runs.
+
+        Of the second stage that is all but the shared hyper-parameters, which are at their defaults here. What Optuna
+        will propose is not known. None in a table without tuning.
+        """
         if self.tuning is None:
             return []
         job = self.job(scenario, arm)
-        where = f"{job.where}.tuning: params/algorithms/{job.arm.algorithm}.yaml"
-        defaults = job.hyperparameters.model_dump()
-        found = search.settings(job.arm.search, defaults, self.tuning.trials, where)
-        return [replace(job, tuned=setting, trial=number, snapshots=0) for number, setting in enumerate(found)]
+        if self.tuning.design == "random":
+            defaults = job.hyperparameters.model_dump()
+            found = search.settings(job.arm.search, defaults, self.tuning.trials, self._searching(job))
+        else:
+            found = self.stage_one(job)
+            found += self.stage_two(job, {}) if self.tuning.design == "two-stage" else []
+        return [self.trial(job, number, setting) for number, setting in enumerate(found)]
+
+    def trial(self, job: Job, number: int, setting: dict[str, Any]) -> Job:
+        """Trial `number` of a job of the table."""
+        return replace(job, tuned=setting, trial=number, snapshots=0)
+
+    def stage_one(self, job: Job) -> list[dict[str, Any]]:
+        """Settings of the first stage: the shared hyper-parameters."""
+        of = self.tuning
+        return search.stage_one(job.arm.search, of.shared, job.hyperparameters.model_dump(), of.trials)
+
+    def stage_two(self, job: Job, base: dict[str, Any]) -> list[dict[str, Any]]:
+        """Settings of the second stage: the method's own hyper-parameters, around `base`, the best of the first."""
+        of, defaults = self.tuning, job.hyperparameters.model_dump()
+        return search.stage_two(job.arm.search, of.shared, defaults, base, of.trials, self._searching(job))
+
+    def _searching(self, job: Job) -> str:
+        return f"{job.where}.tuning: params/algorithms/{job.arm.algorithm}.yaml"
 
     @property
     def all_seeds(self) -> tuple[int, ...]:
@@ -384,6 +408,10 @@ def benchmark(project: Project, name: str, preset: str) -> Benchmark:
         measures.check(chosen.metrics, f"{where}.metrics"),
         chosen.snapshots,
     )
+    searched = {name for arm in arms for name in arm.search}
+    if chosen.tuning and "shared" in chosen.tuning.model_fields_set and (unknown := {*chosen.tuning.shared} - searched):
+        key = sorted(unknown)[0]
+        raise ConfigurationError(f"{where}.tuning.shared: no algorithm here searches {key!r}{nearest(key, searched)}")
     for job in result.jobs():
         for each in (job, *result.trials(job.scenario.name, job.arm.name)):
             each.check()

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +24,7 @@ from heterobench.config.schema import EarlyStopping, Tuning
 from heterobench.data.prepare import prepare
 from heterobench.data.versioned import obtain
 from heterobench.errors import ConfigurationError, RunError
-from heterobench.files import read_json
+from heterobench.files import file_digest, read_json
 from heterobench.project import Project
 from heterobench.records.record import Record, seal
 from heterobench.report.data import read_tuning
@@ -163,7 +168,7 @@ def test_all_methods_have_the_same_number_of_trials_before_anything_runs(project
     benchmark = table(project)
     trials = {arm.name: benchmark.trials(SCENARIO, arm.name) for arm in benchmark.arms}
     assert {len(jobs) for jobs in trials.values()} == {3}
-    steps = {name: [job.hyperparameters.lr for job in jobs[1:]] for name, jobs in trials.items()}
+    steps = {name: [job.hyperparameters.lr for job in jobs[:2]] for name, jobs in trials.items()}
     assert steps["fedavg"] == steps["fedprox"] == steps["local-only"]
     assert benchmark.all_seeds == (0, 100, 101)
 
@@ -200,7 +205,7 @@ def test_a_trial_that_is_best_on_the_test_set_alone_is_chosen_by_the_oracle_alon
     """Invariant 6 of the significance card: the test set has no say in a legitimate choice."""
     answers = {}
     for rule in ("validation", "oracle"):
-        benchmark = table(project, ("seeds: [100, 101]}", f"seeds: [100, 101], rule: {rule}}}"))
+        benchmark = table(project, ("seeds: [100, 101]}", f"seeds: [100, 101], design: random, rule: {rule}}}"))
         tuned(benchmark)  # trains
         for number, job in enumerate(benchmark.trials(SCENARIO, "fedavg")):
             for seed in (100, 101):
@@ -244,6 +249,47 @@ def test_stopped_trials_end_early_and_the_others_have_the_bits_of_a_whole_run(pr
     assert all(path.stat().st_mtime_ns == before[path] for path in models), "and trains no finished run again"
 
 
+def digests(project):
+    """Of what tuning leaves, by place; without what has times in it."""
+    folder = project.results / "tuned/mini/tuning"
+    names = ("chosen.json", "config.json", "rounds.jsonl", "final.safetensors")
+    files = [path for name in names for path in folder.rglob(name)]
+    return {str(path.relative_to(folder)): file_digest(path) for path in files}
+
+
+@pytest.mark.slow  # minutes
+@pytest.mark.parametrize(
+    "design",
+    [
+        "design: two-stage, early_stopping: {after: 0.34, keep: 0.5}",
+        "design: optuna, optuna: {pruner: median, after: 0.1}",
+        "design: optuna, optuna: {pruner: successive-halving, after: 0.1}",
+    ],
+)
+def test_a_tuning_job_goes_on_after_sigkill_with_the_same_bits(project, design):
+    """Killed again and again, a little later each time, until it is through."""
+    text = TABLE.replace("trials: 3, seeds: [100, 101]", f"trials: 7, seeds: [100, 101], {design}")
+    (project.params / "benchmarks/tuned.yaml").write_text(text)
+    command = [sys.executable, "-m", "heterobench.cli", "tune", "--benchmark", "tuned", "--preset", "mini"]
+    command += ["--scenario", SCENARIO, "--algorithm", "fedprox"]
+    subprocess.run(command, cwd=project.root, check=True, capture_output=True)
+    straight = digests(project)
+    shutil.rmtree(project.results / "tuned")
+    kills = 0
+    for more in itertools.count(1):
+        before = len(list(project.results.glob("tuned/mini/tuning/**/rounds.jsonl")))
+        process = subprocess.Popen(command, cwd=project.root, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while process.poll() is None:
+            if len(list(project.results.glob("tuned/mini/tuning/**/rounds.jsonl"))) >= before + 3 * more:
+                process.kill()
+                kills += process.wait() == -signal.SIGKILL
+            time.sleep(0.01)
+        if process.returncode == 0:
+            break
+    assert kills > 0
+    assert digests(project) == straight
+
+
 def test_personal_models_have_a_test_score_too(project):
     answer = tuned(table(project), "local-only")
     assert all(0 < trial["test"] < 1 for trial in answer["trials"])
@@ -266,7 +312,7 @@ def test_a_trial_that_fails_is_told_of_and_not_chosen(project, monkeypatch):
     assert answer["trials"][0]["error"] == "RunError: the disk is full"
     assert answer["chosen"] != 0
     monkeypatch.setattr(training, "run", lambda *_: (_ for _ in ()).throw(RunError("no")))
-    with pytest.raises(RunError, match="no trial has a score"):
+    with pytest.raises(RunError, match=r"^fedavg on .*: no trial has a score: .*; trial 0: RunError: no$"):
         tuned(benchmark)
 
 
@@ -310,6 +356,14 @@ def test_an_altered_choice_is_refused_and_made_again_from_its_trials(project):
             ("early_stopping: not with rule: oracle",),
         ),
         (("101]}", "101], early_stopping: {after: 1.0, keep: 0.5}}"), ("early_stopping.after", "less than 1")),
+        (("101]}", "101], design: grid}"), ("tuning.design", "'two-stage', 'random' or 'optuna'", "'grid'")),
+        (("101]}", "101], shared: [rl]}"), ("tuning.shared", "no algorithm here searches 'rl'; did you mean 'lr'?")),
+        (("101]}", "101], shared: [lr, lr]}"), ("shared: none of them twice",)),
+        (("101]}", "101], design: random, shared: [lr]}"), ("shared: not with design: random",)),
+        (("101]}", "101], optuna: {pruner: none}}"), ("optuna: allowed with design: optuna alone", "two-stage")),
+        (("101]}", "101], design: optuna, optuna: {pruner: best}}"), ("tuning.optuna.pruner", "'median'", "'best'")),
+        (("101]}", "101], design: optuna, early_stopping: {after: 0.5, keep: 0.5}}"), ("early_stopping: not with",)),
+        (("101]}", "101], design: optuna, rule: oracle}"), ("optuna.pruner: with rule: oracle", "must be none")),
     ],
 )
 def test_mistakes_are_named(project, edit, parts):

@@ -21,7 +21,7 @@ from heterobench.report.outputs import (
     score_folders,
     table_files,
 )
-from heterobench.tuning import chosen_file
+from heterobench.tuning import chosen_file, protocol
 from heterobench.workflow_lock import sign
 
 try:

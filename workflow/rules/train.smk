@@ -35,13 +35,9 @@ rule tune:
     resources:
         gpu=1 if GPUS else 0,
     params:
-        trials=lambda wildcards: [
-            job.configuration()
-            for job in BENCHMARKS[wildcards.benchmark].trials(
-                wildcards.scenario, wildcards.arm
-            )
-        ],
-        protocol=lambda wildcards: BENCHMARKS[wildcards.benchmark].tuning.model_dump(),
+        protocol=lambda wildcards: protocol(
+            BENCHMARKS[wildcards.benchmark], wildcards.scenario, wildcards.arm
+        ),
         compute=COMPUTE,
         code=lambda wildcards: [code_of(wildcards), fingerprint(["heterobench.tuning"])],
     shell:

@@ -230,25 +230,55 @@ class EarlyStopping(Strict):
     keep: ProperShare = Field(description="share of the trials that go on, rounded up")
 
 
+class Optuna(Strict):
+    """Settings of design: optuna."""
+
+    pruner: Literal["none", "median", "successive-halving"] = Field(
+        "median", description="ends bad trials early, by validation accuracy so far"
+    )
+    after: ProperShare = Field(0.2, description="share of the rounds before which no trial is ended")
+
+
 class Tuning(Strict):
     """How hyper-parameters are chosen: the same number of trials for every method, scenario by scenario."""
 
-    trials: Few = Field(description="settings that are tried: the defaults and random draws")
+    trials: Few = Field(description="settings that are tried, the defaults among them")
     seeds: list[Seed] = Field(
         min_length=1, max_length=1000, description="seeds of the trials; best none of the table's own"
     )
     rule: Literal["validation", "oracle"] = Field(
         "validation", description="oracle chooses by the test set and is marked: an upper bound, no fair answer"
     )
+    design: Literal["two-stage", "random", "optuna"] = Field(
+        "two-stage", description="how settings are found: see src/heterobench/search.py"
+    )
+    shared: list[str] = Field(
+        ["lr"], description="hyper-parameters of the first stage, drawn alike for all methods; all others are their own"
+    )
     early_stopping: EarlyStopping | None = None
+    optuna: Optuna | None = Field(None, description="with design: optuna alone")
 
     @model_validator(mode="after")
     def _sensible(self):
-        if len(set(self.seeds)) != len(self.seeds):
-            raise ValueError("seeds: none of them twice")
+        for key in ("seeds", "shared"):
+            if len(set(getattr(self, key))) != len(getattr(self, key)):
+                raise ValueError(f"{key}: none of them twice")
         if self.rule == "oracle" and self.early_stopping:
             raise ValueError("early_stopping: not with rule: oracle, which looks at last rounds alone")
+        if self.design == "random" and "shared" in self.model_fields_set:
+            raise ValueError("shared: not with design: random, which draws all hyper-parameters together")
+        if self.design == "optuna" and self.early_stopping:
+            raise ValueError("early_stopping: not with design: optuna, whose pruner ends bad trials (optuna.pruner)")
+        if self.design != "optuna" and self.optuna:
+            raise ValueError(f"optuna: allowed with design: optuna alone (found design: {self.design})")
+        if self.rule == "oracle" and self.design == "optuna" and self.sampling.pruner != "none":
+            raise ValueError("optuna.pruner: with rule: oracle, which looks at last rounds alone, it must be none")
         return self
+
+    @property
+    def sampling(self) -> Optuna:
+        """The settings of design: optuna."""
+        return self.optuna or Optuna()
 
 
 class Preset(Strict):

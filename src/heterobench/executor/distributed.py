@@ -9,7 +9,7 @@ number of ranks.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -76,6 +76,11 @@ def agreed(value: Any) -> Any:
         dist.broadcast_object_list(box, src=0)
         dist.barrier()
     return box[0]
+
+
+def computed(compute: Callable[[], Any]) -> Any:
+    """What rank 0 computes, on every rank."""
+    return agreed(compute() if rank() == 0 else None)
 
 
 def first_here() -> bool:

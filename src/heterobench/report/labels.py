@@ -95,4 +95,11 @@ def tuning(benchmark: Benchmark) -> str:
     early = of.early_stopping
     cut = f"; after {early.after:.0%} of the rounds the best {early.keep:.0%} of them go on" if early else ""
     trials = f"{of.trials} trial{'s' * (of.trials > 1)} for each method and scenario"
-    return f"Hyper-parameters: {trials} ({seeds}{cut}), {rule}."
+    return f"Hyper-parameters: {trials} ({seeds}{cut}), {rule}; {DESIGNS[of.design]}."
+
+
+DESIGNS = {
+    "two-stage": "first the same shared draws for all methods, then each method's own values around the best of them",
+    "random": "all hyper-parameters drawn together, so that methods with more of them have fewer tries for each",
+    "optuna": "first the same shared draws for all methods, then Optuna's proposals",
+}

@@ -59,8 +59,8 @@ def hyperparameters(benchmark: Benchmark) -> str:
         return said
     apart = "; their seeds are not those of the tables" if not {*benchmark.tuning.seeds} & {*benchmark.seeds} else ""
     return (
-        f"{said} The trials are each method's defaults and random draws from the search space of its parameter file, "
-        f"known before anything runs{apart}."
+        f"{said} The first trial is each method's defaults; the others are values from the search space of its "
+        f"parameter file{apart}."
     )
 
 

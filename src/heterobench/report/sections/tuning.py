@@ -17,15 +17,19 @@ if TYPE_CHECKING:
 KEY = "tuning"
 TITLE = "Tuned values"
 READING = (
-    "Every method had the same number of trials in each scenario: its defaults, then random draws from the search "
-    "space of its parameter file. Where two methods search the same hyper-parameter, they tried the same values.",
+    "Every method had the same number of trials in each scenario, the first of them its defaults. The note under the "
+    "table says by which design. Two-stage draws the shared hyper-parameters (usually the step size) alike for all "
+    "methods, with a method's own ones at their defaults; then it changes one of the own ones at a time at the best of "
+    "these, which stays a candidate. Trials that a method has no own values for go to shared values close to that "
+    "best, so having more hyper-parameters is no worse luck. Random draws all of them together. Optuna begins like "
+    "two-stage and goes on with its own proposals.",
     "The trials have seeds of their own, so the runs of the tables had no part in the choice. The intervals of the "
     "tables hold for the chosen values: what another choice would have changed is not in them.",
     "The last columns show what the test set would have chosen among the same trials. Nobody could have done that: the "
     "distance says how much there was to gain by looking, and how good a guide the validation data was.",
 )
 CAPTIONS = {
-    "tuning": "Validation accuracy of every trial, by method. Filled: chosen; ring: the defaults; dots: random draws. "
+    "tuning": "Validation accuracy of every trial, by method. Filled: chosen; ring: the defaults; dots: the others. "
     "A wide row is a method that depends on its hyper-parameters; trials that were stopped early, failed or lie below "
     "the axis are left out."
 }
@@ -57,6 +61,7 @@ def setting(values: dict[str, Any]) -> str:
 COLUMNS = (
     Column("values", "Chosen values", words=True),
     Column("trial", "Trial", digits=0),
+    Column("stage", "Stage", digits=0),
     Column("validation", "Validation accuracy", unit="%", direction="max"),
     Column("gain", "Gain over defaults", unit="points", signed=True),
     Column("test", "Test, last round", unit="%", direction="max"),
@@ -80,6 +85,7 @@ def _tuned(data: ReportData) -> Table:
         cells = (
             Cell(value=found["chosen"], text=setting(chosen["hyperparameters"])),
             Cell(value=found["chosen"]),
+            Cell(value=chosen["stage"]),
             Cell(value=100 * best),
             Cell(value=100 * (best - defaults) if whole else math.nan),
             Cell(value=100 * chosen["test"]),
@@ -97,13 +103,17 @@ def _tuned(data: ReportData) -> Table:
     notes = (
         f"{tuning.trials} trials for each method and scenario, on seed{'s' * (len(tuning.seeds) > 1)} "
         f"{', '.join(map(str, tuning.seeds))}; trial 0 is the defaults.",
+        f"Design {tuning.design}: {labels.DESIGNS[tuning.design]}. Shared: {', '.join(tuning.shared)}."
+        if tuning.design != "random"
+        else f"Design random: {labels.DESIGNS['random']}.",
         "Chosen by the test set (oracle): an upper bound, no fair answer."
         if tuning.rule == "oracle"
         else "Chosen by validation accuracy, each trial at its own best round; of equal ones by validation loss there.",
         *(
             [
-                f"After {100 * stopped.after:g} % of the rounds only the best {100 * stopped.keep:g} % of a method's "
-                "trials went on; the defaults have no gain beside them where they were stopped."
+                f"After {100 * stopped.after:g} % of the rounds only the best {100 * stopped.keep:g} % of a stage's "
+                "trials went on, in the second stage compared with the best of the first as well; the defaults have no "
+                "gain beside them where they were stopped."
             ]
             if stopped
             else []
