@@ -233,12 +233,17 @@ def test_a_report_refuses_tables_that_were_altered_after_the_evaluation(project,
     assert f"heterobench evaluate --benchmark evidence --preset mini --scenario {SCENARIO}" in str(error.value)
 
 
-def with_rounds(project, rounds, partition="iid"):
+def with_rounds(project, rounds, partition="iid", until=None):
     text = TABLE.replace("rounds: 4", f"rounds: {rounds}").replace("    snapshots: 3\n", "")
     text = text.replace("partition: iid", f"partition: {partition}")
     (project.params / "benchmarks" / "evidence.yaml").write_text(text)
     job = resolve.benchmark(project, "evidence", "mini").jobs()[0]
-    training.run_job(job, [0], resolve.config(project))
+    config = resolve.config(project)
+    if until:
+        with training.workplace(job, config) as place:
+            assert training.run(job, 0, config, *place, until) is None
+    else:
+        training.run_job(job, [0], config)
     return job.run_folder(0)
 
 
@@ -260,6 +265,20 @@ def test_more_rounds_are_added_to_those_that_are_there(project, caplog):
     shutil.rmtree(folder.parent)
     with_rounds(project, 5)
     assert ((folder / "rounds.jsonl").read_bytes(), models(folder)) == whole
+
+
+@pytest.mark.parametrize(("done", "told"), [(2, "8 -> 4 rounds: run"), (6, "left no checkpoint to go on from")])
+def test_a_run_that_has_not_ended_may_be_asked_for_fewer_rounds(project, done, told, caplog):
+    whole = with_rounds(project, 4)
+    whole = (whole / "rounds.jsonl").read_bytes(), models(whole)
+    shutil.rmtree(folder_of(project).parent)
+    folder = with_rounds(project, 8, until=done)
+    timing = (folder / "timing.jsonl").read_bytes()
+    with caplog.at_level("INFO"):
+        with_rounds(project, 4)
+    assert told in caplog.text
+    assert ((folder / "rounds.jsonl").read_bytes(), models(folder)) == whole
+    assert (folder / "timing.jsonl").read_bytes().startswith(timing) == (done == 2)
 
 
 def test_the_stages_of_a_stream_are_those_of_the_whole_run(project, caplog):
@@ -294,6 +313,7 @@ def test_as_many_records_of_other_runs_are_kept_as_was_asked_for(project, caplog
         for rounds in (1, 5, 4, 3, 2):  # fewer rounds are never a continuation
             folder = with_rounds(project, rounds)
             ids.append(json.loads((folder / "config.json").read_text())["run_id"])
+            assert json.loads((folder / "end.json").read_text())["rounds"] == rounds
     kept = folder.parent / "superseded" / "seed-0"
     assert {path.name for path in kept.iterdir()} == set(ids[2:4])
     for gone in ids[:2]:

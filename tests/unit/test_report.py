@@ -661,7 +661,7 @@ def test_results_of_before_say_what_to_do(tmp_path, kind):
     benchmark = make_benchmark(tmp_path, {"iid": "IID"}, {"fedavg": "FedAvg"}, seeds=1)
     store(make_data(benchmark))
     shutil.rmtree(outputs.folder(benchmark) / kind)
-    with pytest.raises(RunError, match=rf"{kind}/.*parquet: is missing. What to do: heterobench evaluate"):
+    with pytest.raises(RunError, match=rf"{kind}/.*parquet is missing. What to do: heterobench evaluate"):
         read(benchmark)
 
 
