@@ -238,4 +238,12 @@ def test_pages_of_others_are_not_lost(project, tmp_path_factory):
 def test_a_title_is_one_line_that_prints_as_it_reads(project, title):
     path = project.params / "benchmarks/table.yaml"
     path.write_text(TABLE.replace("title: A table", f'title: "{title}"'))
-    refused(lambda: resolve.benchmark(project, "table", "small"), "params/benchmarks/table.yaml: title", "a title ")
+    refused(lambda: resolve.benchmark(project, "table", "small"), "params/benchmarks/table.yaml: title", "found")
+
+
+def test_longer_texts_have_no_control_characters(project):
+    path = project.params / "benchmarks/table.yaml"
+    path.write_text(TABLE + 'about: "a\\x07b"\n')
+    refused(lambda: resolve.benchmark(project, "table", "small"), "about", "'\\x07'")
+    path.write_text(TABLE + 'about: "a\\n\\tb é 漢"\n')
+    resolve.benchmark(project, "table", "small")

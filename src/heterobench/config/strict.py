@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 from typing import Any, TypeVar
 
@@ -10,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from heterobench.errors import ConfigurationError
 
+UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")  # no form of a report can show them
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -38,6 +40,9 @@ class Strict(BaseModel):
             for key in values:
                 if key not in cls.model_fields:
                     raise ValueError(f"unknown key {key!r}{nearest(key, cls.model_fields)}")
+                text = values[key]
+                if isinstance(text, str) and (found := UNPRINTABLE.search(text)):
+                    raise ValueError(f"{key}: a text has letters, spaces and line ends alone (found {found[0]!r})")
         return values
 
 
