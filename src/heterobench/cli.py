@@ -12,6 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from heterobench import __version__, resolve
+from heterobench.addresses import Formatter
 from heterobench.errors import HeterobenchError
 from heterobench.files import write_json
 from heterobench.project import Project
@@ -253,7 +254,9 @@ def _parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; an error that a user can act on is printed without a traceback. Returns the exit status."""
     options = _parser().parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(Formatter("%(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
     logging.getLogger("fontTools").setLevel(logging.WARNING)  # tells of every letter that a figure uses
     try:
         return options.function(Project.find(), options) or 0

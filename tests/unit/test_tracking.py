@@ -19,7 +19,7 @@ from heterobench.errors import TrackerError
 from heterobench.files import digest, write_json
 from heterobench.project import Project
 from heterobench.records.record import Record, line
-from heterobench.tracking import entries, follow, importer, ui
+from heterobench.tracking import entries, follow, importer, store, ui
 
 SCENARIO = "digits.iid.mlp.full"
 
@@ -59,7 +59,7 @@ def write_run(project, arm="fedavg", seed=0, rounds=3, status="finished", values
 def fresh_store(tmp_path_factory):
     """A sqlite store whose tables are made: a copy of it opens in a fraction of the time."""
     file = tmp_path_factory.mktemp("store") / "mlflow.db"
-    importer.client(f"sqlite:///{file}").search_experiments()
+    store.client(f"sqlite:///{file}").search_experiments()
     return file
 
 
@@ -78,7 +78,7 @@ def empty_project(root):
 
 def runs(project, deleted=False):
     """All runs of the store by name, read with MLflow's own client."""
-    client = importer.client(importer.tracking_uri(project))
+    client = store.client(store.tracking_uri(project))
     experiment = client.get_experiment_by_name("label-skew/mini")
     found = client.search_runs([experiment.experiment_id], run_view_type=2 if deleted else 1)
     assert len({run.info.run_name for run in found}) == len(found) or deleted
@@ -106,7 +106,7 @@ def test_a_run_is_there_with_all_it_has(project):
     tags |= {"arm": "fedprox", "seed": "4", "data_hash": "d" * 64, "code": "c" * 16, "revision": "abc+dirty"}
     tags |= {"dataset": "digits", "partition": "iid", "partition_hash": "p" * 64, "status": "finished"}
     assert tags.items() <= run.data.tags.items()
-    client = importer.client(importer.tracking_uri(project))
+    client = store.client(store.tracking_uri(project))
     history = client.get_metric_history(run.info.run_id, "accuracy/test_accuracy")
     assert [(m.step, m.value, m.timestamp) for m in history] == [
         (1, 0.0, 1_700_000_402_000),
@@ -151,7 +151,7 @@ def test_half_imported_run_is_completed(project):
     importer.import_runs(project)
     (run,) = runs(project).values()
     whole = [row[1:] for row in points(project)]
-    importer.client(importer.tracking_uri(project)).delete_tag(run.info.run_id, entries.IMPORTED)
+    store.client(store.tracking_uri(project)).delete_tag(run.info.run_id, entries.IMPORTED)
     with sqlite3.connect(project.root / "mlflow.db") as connection:
         connection.execute("DELETE FROM metrics WHERE step = 2")
     assert importer.import_runs(project) == importer.Summary(1, 0, ())
@@ -190,15 +190,19 @@ def test_failed_run_and_its_repetition(project):
     shutil.rmtree(folder)
     write_run(project, rounds=2)
     assert importer.import_runs(project).imported == 1
-    (run,) = runs(project).values()
-    assert run.info.status == "FINISHED"
-    assert "error" not in run.data.tags
+    client = store.client(store.tracking_uri(project))
+    experiment = client.get_experiment_by_name("label-skew/mini").experiment_id
+    first, second = sorted(client.search_runs([experiment]), key=lambda run: run.info.status)
+    assert (first.info.run_id, first.info.status) == (run.info.run_id, "FAILED")
+    assert first.data.tags[entries.SUPERSEDED] == "true"
+    assert (second.info.status, second.data.tags[entries.SUPERSEDED]) == ("FINISHED", "false")
+    assert "error" not in second.data.tags
 
 
 def test_numbers_that_are_not_finite(project):
     write_run(project, values=[1.0, math.inf, math.nan])
     importer.import_runs(project)
-    client = importer.client(importer.tracking_uri(project))
+    client = store.client(store.tracking_uri(project))
     (run,) = runs(project).values()
     losses = [m.value for m in client.get_metric_history(run.info.run_id, "loss/train_loss")]
     assert losses[0] == 1.0
@@ -212,7 +216,7 @@ def test_run_deleted_by_the_user_stays_deleted(project):
     write_run(project)
     importer.import_runs(project)
     (run,) = runs(project).values()
-    importer.client(importer.tracking_uri(project)).delete_run(run.info.run_id)
+    store.client(store.tracking_uri(project)).delete_run(run.info.run_id)
     assert importer.import_runs(project) == importer.Summary(0, 1, ())
     assert not runs(project)
 
@@ -220,7 +224,7 @@ def test_run_deleted_by_the_user_stays_deleted(project):
 def test_deleted_experiment_is_an_error_that_says_what_to_do(project):
     write_run(project)
     importer.import_runs(project)
-    client = importer.client(importer.tracking_uri(project))
+    client = store.client(store.tracking_uri(project))
     client.delete_experiment(client.get_experiment_by_name("label-skew/mini").experiment_id)
     with pytest.raises(TrackerError, match="mlflow experiments restore"):
         importer.import_runs(project)
@@ -258,7 +262,7 @@ def test_tables_are_one_run_that_is_renewed(project):
     importer.track(project)
     again = runs(project)["tables"]
     assert again.info.run_id == first.info.run_id
-    client = importer.client(importer.tracking_uri(project))
+    client = store.client(store.tracking_uri(project))
     assert Path(client.download_artifacts(again.info.run_id, "tables/main.csv")).read_text() == "new\n"
     assert {item.path for item in client.list_artifacts(again.info.run_id)} == {"report.html", "tables"}
     assert len(runs(project)) == 2
@@ -286,11 +290,11 @@ def test_names_that_mlflow_refuses_are_mended():
 
 def test_relative_sqlite_is_below_the_project(tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///here.db")
-    assert importer.tracking_uri(Project(tmp_path)) == f"sqlite:///{tmp_path}/here.db"
+    assert store.tracking_uri(Project(tmp_path)) == f"sqlite:///{tmp_path}/here.db"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:////there.db")
-    assert importer.tracking_uri(Project(tmp_path)) == "sqlite:////there.db"
+    assert store.tracking_uri(Project(tmp_path)) == "sqlite:////there.db"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://host:5000")
-    assert importer.tracking_uri(Project(tmp_path)) == "http://host:5000"
+    assert store.tracking_uri(Project(tmp_path)) == "http://host:5000"
 
 
 # Trackers in trouble
@@ -320,7 +324,7 @@ def test_file_that_is_no_database(project):
 
 def test_locked_database_is_waited_for(project):
     write_run(project)
-    importer.client(importer.tracking_uri(project)).search_experiments()
+    store.client(store.tracking_uri(project)).search_experiments()
     connection = sqlite3.connect(project.root / "mlflow.db", check_same_thread=False, isolation_level=None)
     connection.execute("BEGIN EXCLUSIVE")
     release = threading.Timer(3, lambda: connection.execute("COMMIT"))
@@ -333,10 +337,10 @@ def test_locked_database_is_waited_for(project):
 
 
 def test_import_lock_has_a_bound(project):
-    with importer.exclusive(project, f"sqlite:///{project.root}/mlflow.db"):
+    with store.exclusive(project, f"sqlite:///{project.root}/mlflow.db"):
         code = (
             "import sys; from pathlib import Path; from heterobench.project import Project\n"
-            "from heterobench.tracking.importer import exclusive\n"
+            "from heterobench.tracking.store import exclusive\n"
             "with exclusive(Project(Path(sys.argv[1])), sys.argv[2], wait=0.5): pass"
         )
         uri = f"sqlite:///{project.root}/mlflow.db"
@@ -451,10 +455,17 @@ def test_a_later_process_of_the_same_number_is_another_one(monkeypatch):
 
 
 def test_links_open_the_model_training_view():
-    text = ui.links("http://host:5000/", [("label-skew/mini", "7", ""), ("one scenario", "7", "tags.seed = '0'")])
-    assert "http://host:5000/#/experiments/7/runs?workflowType=machine_learning\n" in text
-    assert "workflowType=machine_learning&compareRunsMode=CHART\n" in text
-    assert text.endswith("&searchFilter=tags.seed%20%3D%20%270%27&compareRunsMode=CHART")
+    views = [ui.View("label-skew/mini", "7", "tags.a = 'b'", table=True), ui.View("one", "7", "tags.seed = '0'")]
+    text = ui.links("http://ana:secret@host:5000/", views)
+    page = "http://host:5000/#/experiments/7/runs?workflowType=machine_learning&searchFilter="
+    assert text.splitlines() == [
+        "label-skew/mini: runs",
+        f"  {page}tags.a%20%3D%20%27b%27",
+        "label-skew/mini: charts",
+        f"  {page}tags.a%20%3D%20%27b%27&compareRunsMode=CHART",
+        "one: charts",
+        f"  {page}tags.seed%20%3D%20%270%27&compareRunsMode=CHART",
+    ]
 
 
 def test_ui_serves_prints_links_and_stops(project):

@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 from filelock import FileLock, Timeout
 
+from heterobench.addresses import Formatter
 from heterobench.project import Project
 from heterobench.tracking.folders import ended, run_folders
 
@@ -44,7 +45,7 @@ def open_log(path: Path) -> logging.Logger:
         log.removeHandler(handler)
         handler.close()
     handler = logging.FileHandler(path, mode="w", encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    handler.setFormatter(Formatter("%(asctime)s %(levelname)s %(message)s"))
     log.addHandler(handler)
     log.setLevel(logging.INFO)
     log.propagate = False
