@@ -16,64 +16,16 @@ from pathlib import Path
 import pytest
 
 from heterobench.errors import TrackerError
-from heterobench.files import digest, write_json
 from heterobench.project import Project
 from heterobench.records.record import Record, line
 from heterobench.tracking import entries, follow, importer, store, ui
-
-SCENARIO = "digits.iid.mlp.full"
-
-
-def write_run(project, arm="fedavg", seed=0, rounds=3, status="finished", values=None):
-    """A small record, as training writes it; `values`: the training loss of each round."""
-    folder = project.run("label-skew", "mini", SCENARIO, arm, seed)
-    folder.mkdir(parents=True)
-    who = {"benchmark": "label-skew", "preset": "mini", "scenario": SCENARIO, "arm": arm, "seed": seed}
-    configuration = {
-        "dataset": "digits",
-        "partition": {"name": "iid", "scheme": "iid", "clients": 10, "options": {}},
-        "model": {"name": "mlp", "options": {"hidden": [64]}},
-        "schedule": {"name": "full", "participation": 1.0},
-        "budget": {"rounds": rounds, "batch_size": 16},
-        "algorithm": {"name": arm, "arm": arm, "hyperparameters": {"lr": 0.1, "mu": None}},
-    }
-    config = who | {"data_hash": "d" * 64, "partition_hash": "p" * 64, "code": "c" * 16}
-    config |= {"configuration": configuration, "run_id": digest([who, configuration])[:16]}
-    write_json(folder / "config.json", config)
-    start = 1.7e9 + 100 * seed
-    write_json(folder / "provenance.json", {"revision": "abc", "dirty": True, "host": "h", "started": start})
-    text = ""
-    with open(folder / "timing.jsonl", "w") as timing:
-        for r in range(1, rounds + 1):
-            loss = values[r - 1] if values else 1 / r
-            text += line({"round": r, "metrics": {"test_accuracy": 1 - 1 / r, "train_loss": loss, "bytes_up": 10 * r}})
-            timing.write(line({"round": r, "seconds": 2.0 * r, "time": start + 2 * r}))
-    (folder / "rounds.jsonl").write_text(text)
-    error = {"error": "RunError: diverged"} if status == "failed" else {}
-    end = {"status": status, "rounds": rounds, "seconds": 2.0 * rounds, "digest": digest(text)}
-    write_json(folder / "end.json", end | error)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def fresh_store(tmp_path_factory):
-    """A sqlite store whose tables are made: a copy of it opens in a fraction of the time."""
-    file = tmp_path_factory.mktemp("store") / "mlflow.db"
-    store.client(f"sqlite:///{file}").search_experiments()
-    return file
+from tracked import SCENARIO, empty_project, write_run
 
 
 @pytest.fixture
-def project(tmp_path, fresh_store, monkeypatch):
+def project(tmp_path, monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    shutil.copy(fresh_store, tmp_path / "mlflow.db")
     return empty_project(tmp_path)
-
-
-def empty_project(root):
-    (root / "params").mkdir()
-    (root / "params" / "config.yaml").write_text("benchmarks: [label-skew]\n")
-    return Project(root)
 
 
 def runs(project, deleted=False):
@@ -368,7 +320,7 @@ def spawn_import(project):
 def test_two_importers_into_a_new_database(tmp_path, monkeypatch):
     """The tables of the store, the experiment and the runs: each is made once."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    project = empty_project(tmp_path)
+    project = empty_project(tmp_path, store=False)
     for seed in range(5):
         write_run(project, seed=seed)
     outputs = [process.communicate(timeout=100)[0] for process in [spawn_import(project) for _ in range(2)]]

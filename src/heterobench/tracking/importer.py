@@ -174,21 +174,27 @@ def remove_cut_off(mlflow: Any, runs: list[Any], me: str | None) -> None:
             mlflow.delete_run(run.info.run_id)
 
 
-def log_files(mlflow: Any, run: str, files: list[Path], root: Path) -> None:
-    """`files` as artifacts of `run`, under their paths below `root`, in one transfer."""
+def log_files(mlflow: Any, run: Any, files: list[Path], root: Path) -> None:
+    """`files` as artifacts of `run`, under their paths below `root`.
+
+    Into a folder on this machine they are copied as they are. The client would put them where it last saw this run.
+    """
+    where = artifacts.folder(run.info.artifact_uri)
     with tempfile.TemporaryDirectory(prefix="heterobench-") as stage:
         for file in files:
-            target = Path(stage) / file.relative_to(root)
+            target = (where or Path(stage)) / file.relative_to(root)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, target)
-        mlflow.log_artifacts(run, stage)
+        if where is None:
+            mlflow.log_artifacts(run.info.run_id, stage)
 
 
 def log_run(mlflow: Any, experiment_id: str, entry: Entry, more: dict[str, str]) -> None:
     """One run, whole, with `more` tags; the tag that says so comes last."""
     from mlflow.entities import Dataset, DatasetInput, Metric, Param
 
-    run = mlflow.create_run(experiment_id, round(entry.start * 1000), entry.tags | more, entry.name).info.run_id
+    made = mlflow.create_run(experiment_id, round(entry.start * 1000), entry.tags | more, entry.name)
+    run = made.info.run_id
     parameters = [Param(key, value) for key, value in entry.parameters.items()]
     metrics = [Metric(key, value, time, step) for key, value, time, step in entry.points]
     while parameters or metrics:
@@ -199,7 +205,7 @@ def log_run(mlflow: Any, experiment_id: str, entry: Entry, more: dict[str, str])
     # Fills the column "Dataset"; the tag data_hash has all digits.
     data = Dataset(entry.dataset, entry.tags["data_hash"][:12], "local", "{}")
     mlflow.log_inputs(run, [DatasetInput(data)])
-    log_files(mlflow, run, [f for name in LOGGED if (f := entry.folder / name).is_file()], entry.folder)
+    log_files(mlflow, made, [f for name in LOGGED if (f := entry.folder / name).is_file()], entry.folder)
     mlflow.set_terminated(run, entry.status, round(entry.stop * 1000))
     mlflow.set_tag(run, entries.IMPORTED, entry.version)
 
@@ -220,7 +226,7 @@ def log_tables(mlflow: Any, experiment_id: str, folder: Path, me: str | None) ->
         return
     current = {entries.SUPERSEDED: entries.truth(False)}
     if own := [run for run in runs if superseded.mine(run, me)]:
-        run = own[0].info.run_id
+        run = own[0]
     else:
         tags = {
             entries.RUN_ID: identity,
@@ -230,11 +236,11 @@ def log_tables(mlflow: Any, experiment_id: str, folder: Path, me: str | None) ->
             "mlflow.source.name": f"heterobench {folder.parent.name}",
             "mlflow.note.content": "Tables and figures over all runs of this experiment: see Artifacts.",
         }
-        run = mlflow.create_run(experiment_id, tags=tags | owned(me), run_name="tables").info.run_id
+        run = mlflow.create_run(experiment_id, tags=tags | owned(me), run_name="tables")
     log_files(mlflow, run, files, folder)
-    mlflow.set_terminated(run, "FINISHED")
+    mlflow.set_terminated(run.info.run_id, "FINISHED")
     for key, value in (current | {entries.IMPORTED: version}).items():
-        mlflow.set_tag(run, key, value)
+        mlflow.set_tag(run.info.run_id, key, value)
 
 
 def owned(me: str | None) -> dict[str, str]:
