@@ -70,18 +70,19 @@ def follow(project: Project, parent_pid: int, interval: float = 2.0) -> None:
 
 
 def _follow(project: Project, running: Callable[[], bool], interval: float, log: logging.Logger) -> None:
-    done: set[Path] = set()
+    done: dict[Path, tuple[int, int]] = {}
     pause = interval
     log.info("following; the tracker is asked when a run has finished")
     while True:
         # Asked before looking: what ended before the parent did is seen by the look that follows.
         last = not running()
         try:
-            new = ended(folder for folder in run_folders(project.results) if folder not in done)
+            found = ended(run_folders(project.results))
+            new = [folder for folder, mark in found.items() if done.get(folder) != mark]
             for start in range(0, len(new), BATCH):
                 batch = new[start : start + BATCH]
                 _import(project, batch, log)
-                done.update(batch)
+                done |= {folder: found[folder] for folder in batch}
                 if start + BATCH < len(new):
                     time.sleep(0.2)
             pause = interval

@@ -279,7 +279,7 @@ def import_experiment(mlflow: Any, project: Project, uri: str, name: str, folder
     """The runs in `folders`, all of one experiment; where they are the `whole` of it, also its tables."""
     me = owner(project, uri)
     experiment_id = experiment(mlflow, project, uri, name)
-    done = ended(folders)
+    done = list(ended(folders))
     # Only the whole is compared with the table's rows: a run that has just finished is in the table.
     table = superseded.rows(project, name) if whole else None
     known = known_runs(mlflow, experiment_id, None if whole else done)
