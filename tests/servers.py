@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import functools
 import getpass
+import http.client
 import http.server
 import os
 import shutil
@@ -216,3 +218,45 @@ def stalling_line(target: int, limit: int) -> Iterator[Line]:
         yield line
     finally:
         line.close()
+
+
+class _Guarded(http.server.BaseHTTPRequestHandler):
+    """Passes on to a server what comes with the right user and password, and notes every address that it was asked."""
+
+    def _pass(self) -> None:
+        self.server.asked.append(self.path)
+        if self.server.expected and self.headers.get(self.server.header) != self.server.expected:
+            self.send_error(401 if self.server.header == "Authorization" else 407)
+            return
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        path = "/" + self.path.split("/", 3)[3] if "://" in self.path else self.path
+        line = http.client.HTTPConnection(HOST, self.server.target, timeout=60)
+        line.request(self.command, path, body, {"Content-Type": self.headers.get("Content-Type") or "text/plain"})
+        reply = line.getresponse()
+        data = reply.read()
+        self.send_response(reply.status)
+        self.send_header("Content-Type", reply.headers.get("Content-Type") or "text/plain")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+        line.close()
+
+    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _pass
+
+    def log_message(self, *_):
+        pass
+
+
+@contextlib.contextmanager
+def guarded(target: int, user: str = "", password: str = "", proxy: bool = False) -> Iterator[tuple[int, list[str]]]:
+    """A way to a server on loopback that asks for user and password, in front of it or as a forward proxy."""
+    server = http.server.ThreadingHTTPServer((HOST, 0), _Guarded)
+    server.daemon_threads, server.target, server.asked = True, target, []
+    server.header = "Proxy-Authorization" if proxy else "Authorization"
+    server.expected = f"Basic {base64.b64encode(f'{user}:{password}'.encode()).decode()}" if user else ""
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield server.server_address[1], server.asked
+    finally:
+        server.shutdown()
+        server.server_close()

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from heterobench import __version__, resolve
 from heterobench.account import ensure_account
+from heterobench.addresses import Formatter
 from heterobench.config.numbers import Count, Port, Process, Seed, argument
 from heterobench.failure import explained
 from heterobench.files import write_json
@@ -262,7 +263,9 @@ def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     options = _parser().parse_args(arguments)
     ensure_account()
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(Formatter("%(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
     logging.getLogger("fontTools").setLevel(logging.WARNING)  # tells of every letter that a figure uses
     project = None
     try:

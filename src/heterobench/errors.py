@@ -1,10 +1,24 @@
-"""Errors that a user can act on: each message names the thing, what was found and what to do."""
+"""Errors that a user can act on: each message names the thing, what was found and what to do, and no password."""
 
 import logging
+import re
+
+# What stands between "://" and "@": up to the last "@" before the path; after a "user:" that no port follows also
+# beyond, because passwords are written down with raw slashes. Then the values of parameters with telling names.
+USERINFO = re.compile(r"(?<=://)(?:[^\s/?#]*@|(?!\[)[^\s/?#:@]*:(?!\d+(?:[/?#\s]|$))[^\s@]*@)")
+SECRET = re.compile(r"([?&][^=&\s#]*(?:token|key|secret|passw|pwd|sig|credential|auth)[^=&\s#]*=)[^&\s#'\"]+", re.I)
+
+
+def without_credentials(text: str) -> str:
+    """`text` with user and password left out of every address in it, and the values of signatures and tokens."""
+    return SECRET.sub(r"\1***", USERINFO.sub("", text))
 
 
 class HeterobenchError(Exception):
     """Base of all errors whose message is meant for the user; the command line prints it without a traceback."""
+
+    def __init__(self, *arguments: object):
+        super().__init__(*(without_credentials(a) if isinstance(a, str) else a for a in arguments))
 
 
 class ConfigurationError(HeterobenchError):

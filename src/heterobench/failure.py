@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from heterobench.errors import HeterobenchError
+from heterobench.errors import HeterobenchError, without_credentials
 from heterobench.files import cannot_write, in_a_line
 from heterobench.project import Project
 
@@ -19,6 +19,10 @@ MEMORY = ("can't allocate memory", "out of memory", "unable to allocate", "bad_a
 
 def explained(error: Exception, arguments: Sequence[str], project: Project | None) -> str:
     """The message for a user. Of an error that nobody foresaw the traceback goes to a file, which is named."""
+    return without_credentials(_explained(error, arguments, project))
+
+
+def _explained(error: Exception, arguments: Sequence[str], project: Project | None) -> str:
     if isinstance(error, HeterobenchError):
         return str(error)
     if (text := cannot_write(error)) is not None:
@@ -36,7 +40,7 @@ def explained(error: Exception, arguments: Sequence[str], project: Project | Non
 
 def kept(error: Exception, command: str, project: Project | None) -> Path | str:
     """Write the traceback below results/logs/, else to the folder for temporary files; returns where it is."""
-    text = f"{command}\n\n{''.join(traceback.format_exception(error))}"
+    text = without_credentials(f"{command}\n\n{''.join(traceback.format_exception(error))}")
     name = f"error-{time.strftime('%Y%m%d-%H%M%S')}-{time.time_ns() % 10**9:09d}.log"
     for folder in ([project.results / "logs" / "errors"] if project else []) + [Path(tempfile.gettempdir())]:
         with suppress(OSError):

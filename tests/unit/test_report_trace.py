@@ -12,7 +12,7 @@ from heterobench.config.schema import Tuning
 from heterobench.report import sections, trace
 from heterobench.report.table import Cell, Column, Row, Section, Source
 from heterobench.report.trace import Traces, encoded, experiment, server
-from heterobench.tracking import importer
+from heterobench.tracking import store
 from reports import REVISION, lose, make_benchmark, make_data, make_ledger, run_id, stored
 
 ARMS = {"fedavg": "FedAvg", "fedprox": "FedProx", "local-only": "Local only (reference)"}
@@ -142,8 +142,8 @@ def test_every_table_of_every_section_can_be_traced(benchmark):
 def test_experiment_of_the_tracker_is_found_without_mlflow(benchmark):
     project = benchmark.project
     assert experiment(benchmark) is None
-    uri = importer.tracking_uri(project)
-    client = importer.client(uri)
+    uri = store.tracking_uri(project)
+    client = store.client(uri)
     client.create_experiment("other/mini")
     made = client.create_experiment("label-skew/mini")
     assert experiment(benchmark) == made

@@ -17,68 +17,21 @@ from pathlib import Path
 import pytest
 
 from heterobench.errors import TrackerError
-from heterobench.files import digest, write_json
 from heterobench.project import Project
-from heterobench.records.record import Record, line, seal
-from heterobench.tracking import entries, follow, importer, ui
-
-SCENARIO = "digits.iid.mlp.full"
-
-
-def write_run(project, arm="fedavg", seed=0, rounds=3, status="finished", values=None):
-    """A small record, as training writes it; `values`: the training loss of each round."""
-    folder = project.run("label-skew", "mini", SCENARIO, arm, seed)
-    folder.mkdir(parents=True)
-    who = {"benchmark": "label-skew", "preset": "mini", "scenario": SCENARIO, "arm": arm, "seed": seed}
-    configuration = {
-        "dataset": "digits",
-        "partition": {"name": "iid", "scheme": "iid", "clients": 10, "options": {}},
-        "model": {"name": "mlp", "options": {"hidden": [64]}},
-        "schedule": {"name": "full", "participation": 1.0},
-        "budget": {"rounds": rounds, "batch_size": 16},
-        "algorithm": {"name": arm, "arm": arm, "hyperparameters": {"lr": 0.1, "mu": None}},
-    }
-    config = who | {"data_hash": "d" * 64, "partition_hash": "p" * 64, "code": "c" * 16}
-    config |= {"configuration": configuration, "run_id": digest([who, configuration])[:16]}
-    write_json(folder / "config.json", config)
-    start = 1.7e9 + 100 * seed
-    write_json(folder / "provenance.json", {"revision": "abc", "dirty": True, "host": "h", "started": start})
-    text = ""
-    with open(folder / "timing.jsonl", "w") as timing:
-        for r in range(1, rounds + 1):
-            loss = values[r - 1] if values else 1 / r
-            text += line({"round": r, "metrics": {"test_accuracy": 1 - 1 / r, "train_loss": loss, "bytes_up": 10 * r}})
-            timing.write(line({"round": r, "seconds": 2.0 * r, "time": start + 2 * r}))
-    (folder / "rounds.jsonl").write_text(text)
-    error = {"error": "RunError: diverged"} if status == "failed" else {}
-    seal(folder, status, rounds=rounds, seconds=2.0 * rounds, **error)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def fresh_store(tmp_path_factory):
-    """A sqlite store whose tables are made: a copy of it opens in a fraction of the time."""
-    file = tmp_path_factory.mktemp("store") / "mlflow.db"
-    importer.client(f"sqlite:///{file}").search_experiments()
-    return file
+from heterobench.records.record import Record, line
+from heterobench.tracking import entries, follow, importer, store, ui
+from tracked import SCENARIO, empty_project, write_run
 
 
 @pytest.fixture
-def project(tmp_path, fresh_store, monkeypatch):
+def project(tmp_path, monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    shutil.copy(fresh_store, tmp_path / "mlflow.db")
     return empty_project(tmp_path)
-
-
-def empty_project(root):
-    (root / "params").mkdir()
-    (root / "params" / "config.yaml").write_text("benchmarks: [label-skew]\n")
-    return Project(root)
 
 
 def runs(project, deleted=False):
     """All runs of the store by name, read with MLflow's own client."""
-    client = importer.client(importer.tracking_uri(project))
+    client = store.client(store.tracking_uri(project))
     experiment = client.get_experiment_by_name("label-skew/mini")
     found = client.search_runs([experiment.experiment_id], run_view_type=2 if deleted else 1)
     assert len({run.info.run_name for run in found}) == len(found) or deleted
@@ -106,7 +59,7 @@ def test_a_run_is_there_with_all_it_has(project):
     tags |= {"arm": "fedprox", "seed": "4", "data_hash": "d" * 64, "code": "c" * 16, "revision": "abc+dirty"}
     tags |= {"dataset": "digits", "partition": "iid", "partition_hash": "p" * 64, "status": "finished"}
     assert tags.items() <= run.data.tags.items()
-    client = importer.client(importer.tracking_uri(project))
+    client = store.client(store.tracking_uri(project))
     history = client.get_metric_history(run.info.run_id, "accuracy/test_accuracy")
     assert [(m.step, m.value, m.timestamp) for m in history] == [
         (1, 0.0, 1_700_000_402_000),
@@ -151,7 +104,7 @@ def test_half_imported_run_is_completed(project):
     importer.import_runs(project)
     (run,) = runs(project).values()
     whole = [row[1:] for row in points(project)]
-    importer.client(importer.tracking_uri(project)).delete_tag(run.info.run_id, entries.IMPORTED)
+    store.client(store.tracking_uri(project)).delete_tag(run.info.run_id, entries.IMPORTED)
     with sqlite3.connect(project.root / "mlflow.db") as connection:
         connection.execute("DELETE FROM metrics WHERE step = 2")
     assert importer.import_runs(project) == importer.Summary(1, 0, ())
@@ -190,15 +143,19 @@ def test_failed_run_and_its_repetition(project):
     shutil.rmtree(folder)
     write_run(project, rounds=2)
     assert importer.import_runs(project).imported == 1
-    (run,) = runs(project).values()
-    assert run.info.status == "FINISHED"
-    assert "error" not in run.data.tags
+    client = store.client(store.tracking_uri(project))
+    experiment = client.get_experiment_by_name("label-skew/mini").experiment_id
+    first, second = sorted(client.search_runs([experiment]), key=lambda run: run.info.status)
+    assert (first.info.run_id, first.info.status) == (run.info.run_id, "FAILED")
+    assert first.data.tags[entries.SUPERSEDED] == "true"
+    assert (second.info.status, second.data.tags[entries.SUPERSEDED]) == ("FINISHED", "false")
+    assert "error" not in second.data.tags
 
 
 def test_numbers_that_are_not_finite(project):
     write_run(project, values=[1.0, math.inf, math.nan])
     importer.import_runs(project)
-    client = importer.client(importer.tracking_uri(project))
+    client = store.client(store.tracking_uri(project))
     (run,) = runs(project).values()
     losses = [m.value for m in client.get_metric_history(run.info.run_id, "loss/train_loss")]
     assert losses[0] == 1.0
@@ -212,7 +169,7 @@ def test_run_deleted_by_the_user_stays_deleted(project):
     write_run(project)
     importer.import_runs(project)
     (run,) = runs(project).values()
-    importer.client(importer.tracking_uri(project)).delete_run(run.info.run_id)
+    store.client(store.tracking_uri(project)).delete_run(run.info.run_id)
     assert importer.import_runs(project) == importer.Summary(0, 1, ())
     assert not runs(project)
 
@@ -220,7 +177,7 @@ def test_run_deleted_by_the_user_stays_deleted(project):
 def test_deleted_experiment_is_an_error_that_says_what_to_do(project):
     write_run(project)
     importer.import_runs(project)
-    client = importer.client(importer.tracking_uri(project))
+    client = store.client(store.tracking_uri(project))
     client.delete_experiment(client.get_experiment_by_name("label-skew/mini").experiment_id)
     with pytest.raises(TrackerError, match="mlflow experiments restore"):
         importer.import_runs(project)
@@ -273,7 +230,7 @@ def test_tables_are_one_run_that_is_renewed(project):
     importer.track(project)
     again = runs(project)["tables"]
     assert again.info.run_id == first.info.run_id
-    client = importer.client(importer.tracking_uri(project))
+    client = store.client(store.tracking_uri(project))
     assert Path(client.download_artifacts(again.info.run_id, "tables/main.csv")).read_text() == "new\n"
     assert {item.path for item in client.list_artifacts(again.info.run_id)} == {"report.html", "tables"}
     assert len(runs(project)) == 2
@@ -301,11 +258,11 @@ def test_names_that_mlflow_refuses_are_mended():
 
 def test_relative_sqlite_is_below_the_project(tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///here.db")
-    assert importer.tracking_uri(Project(tmp_path)) == f"sqlite:///{tmp_path}/here.db"
+    assert store.tracking_uri(Project(tmp_path)) == f"sqlite:///{tmp_path}/here.db"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:////there.db")
-    assert importer.tracking_uri(Project(tmp_path)) == "sqlite:////there.db"
+    assert store.tracking_uri(Project(tmp_path)) == "sqlite:////there.db"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://host:5000")
-    assert importer.tracking_uri(Project(tmp_path)) == "http://host:5000"
+    assert store.tracking_uri(Project(tmp_path)) == "http://host:5000"
 
 
 # Trackers in trouble
@@ -335,7 +292,7 @@ def test_file_that_is_no_database(project):
 
 def test_locked_database_is_waited_for(project):
     write_run(project)
-    importer.client(importer.tracking_uri(project)).search_experiments()
+    store.client(store.tracking_uri(project)).search_experiments()
     connection = sqlite3.connect(project.root / "mlflow.db", check_same_thread=False, isolation_level=None)
     connection.execute("BEGIN EXCLUSIVE")
     release = threading.Timer(3, lambda: connection.execute("COMMIT"))
@@ -348,10 +305,10 @@ def test_locked_database_is_waited_for(project):
 
 
 def test_import_lock_has_a_bound(project):
-    with importer.exclusive(project, f"sqlite:///{project.root}/mlflow.db"):
+    with store.exclusive(project, f"sqlite:///{project.root}/mlflow.db"):
         code = (
             "import sys; from pathlib import Path; from heterobench.project import Project\n"
-            "from heterobench.tracking.importer import exclusive\n"
+            "from heterobench.tracking.store import exclusive\n"
             "with exclusive(Project(Path(sys.argv[1])), sys.argv[2], wait=0.5): pass"
         )
         uri = f"sqlite:///{project.root}/mlflow.db"
@@ -379,7 +336,7 @@ def spawn_import(project):
 def test_two_importers_into_a_new_database(tmp_path, monkeypatch):
     """The tables of the store, the experiment and the runs: each is made once."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    project = empty_project(tmp_path)
+    project = empty_project(tmp_path, store=False)
     for seed in range(5):
         write_run(project, seed=seed)
     outputs = [process.communicate(timeout=100)[0] for process in [spawn_import(project) for _ in range(2)]]
@@ -466,10 +423,17 @@ def test_a_later_process_of_the_same_number_is_another_one(monkeypatch):
 
 
 def test_links_open_the_model_training_view():
-    text = ui.links("http://host:5000/", [("label-skew/mini", "7", ""), ("one scenario", "7", "tags.seed = '0'")])
-    assert "http://host:5000/#/experiments/7/runs?workflowType=machine_learning\n" in text
-    assert "workflowType=machine_learning&compareRunsMode=CHART\n" in text
-    assert text.endswith("&searchFilter=tags.seed%20%3D%20%270%27&compareRunsMode=CHART")
+    views = [ui.View("label-skew/mini", "7", "tags.a = 'b'", table=True), ui.View("one", "7", "tags.seed = '0'")]
+    text = ui.links("http://ana:secret@host:5000/", views)
+    page = "http://host:5000/#/experiments/7/runs?workflowType=machine_learning&searchFilter="
+    assert text.splitlines() == [
+        "label-skew/mini: runs",
+        f"  {page}tags.a%20%3D%20%27b%27",
+        "label-skew/mini: charts",
+        f"  {page}tags.a%20%3D%20%27b%27&compareRunsMode=CHART",
+        "one: charts",
+        f"  {page}tags.seed%20%3D%20%270%27&compareRunsMode=CHART",
+    ]
 
 
 def test_ui_serves_prints_links_and_stops(project):

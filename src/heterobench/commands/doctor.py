@@ -7,14 +7,15 @@ import platform
 import shutil
 import sqlite3
 import urllib.error
-import urllib.request
 from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple, TextIO
+from urllib.parse import unquote
 
+from heterobench import addresses
 from heterobench.account import substitute_home
-from heterobench.errors import HeterobenchError
+from heterobench.errors import HeterobenchError, without_credentials
 from heterobench.project import Project
 from heterobench.records.revision import revision
 
@@ -220,9 +221,9 @@ def mirror(project: Project) -> Iterator[Check]:
     if not place:
         yield Check("mirror", "ok", "HETEROBENCH_MIRROR is not set: data sets come from their publishers")
     elif "://" in place:
-        reason = unreachable(place)
+        reason = unanswered(place)
         advice = "check HETEROBENCH_MIRROR and the network" if reason else ""
-        yield Check("mirror", "warn" if reason else "ok", f"{place}{reason}", advice)
+        yield Check("mirror", "warn" if reason else "ok", without_credentials(f"{place}{reason}"), advice)
     elif Path(place).is_dir() and os.access(place, os.R_OK | os.X_OK):
         yield Check("mirror", "ok", place)
     else:
@@ -272,21 +273,23 @@ def _by_hand(project: Project, settings: Mapping[str, str]) -> Iterator[Check]:
 
 
 def tracker(project: Project) -> Iterator[Check]:
-    from heterobench.tracking.importer import database, tracking_uri
+    """Servers are asked by the client that imports runs, with its settings: what it says here, it says there."""
+    from heterobench.tracking.store import database, tracking_uri, unreachable
 
     uri = tracking_uri(project)
     if (file := database(uri)) is not None:
         yield sqlite_tracker(file)
-    elif uri.startswith(("http:", "https:")):
-        reason = unreachable(f"{uri.rstrip('/')}/health")
-        advice = "start that server, or unset MLFLOW_TRACKING_URI; training goes on without it" if reason else ""
-        yield Check("tracker", "fail" if reason else "ok", f"{uri}{reason}", advice)
+    elif reason := unreachable(project, uri):
+        advice = "start that server, or correct or unset MLFLOW_TRACKING_URI; training goes on without it"
+        yield Check("tracker", "fail", reason, advice)
     else:
-        yield Check("tracker", "warn", f"{uri}: not checked", "heterobench track says whether it works")
+        yield Check("tracker", "ok", without_credentials(uri))
 
 
 def sqlite_tracker(file: Path) -> Check:
     """Read without mlflow and without waiting for whoever writes."""
+    from heterobench.tracking.artifacts import moves
+
     if not file.exists():
         if file.parent.is_dir() and os.access(file.parent, os.W_OK):
             return Check("tracker", "ok", f"{file}: made when the first run has finished")
@@ -295,6 +298,9 @@ def sqlite_tracker(file: Path) -> Check:
     try:
         connection = sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True, timeout=2)
         count = connection.execute("SELECT count(*) FROM runs WHERE lifecycle_stage = 'active'").fetchone()[0]
+        if moved := moves(connection, file.parent):
+            found = f"{file}: {count} runs, with artifacts in {', '.join(unquote(move.old) for move in moved)}"
+            return Check("tracker", "warn", found, "moved or copied from there: heterobench track puts it right")
         return Check("tracker", "ok", f"{file}: {count} runs")
     except sqlite3.OperationalError as error:
         if "locked" in str(error):
@@ -308,13 +314,17 @@ def sqlite_tracker(file: Path) -> Check:
             connection.close()
 
 
-def unreachable(url: str) -> str:
-    """Why `url` does not answer within 3 seconds, or an empty text; an HTTP status below 500 is an answer."""
+def unanswered(url: str) -> str:
+    """Why `url` does not answer within 3 seconds, or an empty text; an HTTP status below 500 is an answer.
+
+    Asked as `fetch` asks, with user and password; raises ConfigurationError where these cannot be told apart.
+    """
+    addresses.check("HETEROBENCH_MIRROR", url)
     try:
-        with urllib.request.urlopen(url, timeout=3):
+        with addresses.open_url(url, timeout=3):
             return ""
     except urllib.error.HTTPError as error:
-        return "" if error.code < 500 else f": {error}"
+        return "" if error.code < 500 and error.code not in (401, 403, 407) else f": {error}"
     except (OSError, ValueError) as error:
         return f": {getattr(error, 'reason', error)}"
 
@@ -345,6 +355,6 @@ def doctor(project: Project, stream: TextIO | None = None) -> bool:
         table.add_column(name, overflow="fold")
     for check in checks:
         status = Text(check.status, style=COLOURS[check.status])
-        table.add_row(check.name, status, Text(check.found), Text(check.advice))
+        table.add_row(check.name, status, *(Text(without_credentials(text)) for text in check[2:]))
     Console(file=stream).print(table)
     return all(check.status != "fail" for check in checks)

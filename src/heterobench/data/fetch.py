@@ -11,17 +11,17 @@ import os
 import shutil
 import signal
 import sys
-import urllib.request
 from http.client import HTTPException
 from pathlib import Path
 from typing import BinaryIO
 
 from filelock import FileLock
 
+from heterobench.addresses import check, open_url
 from heterobench.data.checksums import mismatch
 from heterobench.data.converters import converter
 from heterobench.data.schema import SOURCE, Download, Form, Source, load_dataset_file
-from heterobench.errors import DataError
+from heterobench.errors import DataError, without_credentials
 from heterobench.failure import explained
 from heterobench.files import file_digest, write_json, writing
 from heterobench.project import Project
@@ -100,7 +100,7 @@ def obtain_file(file: Download, target: Path) -> None:
         try:
             with open_source(source) as stream:
                 copy_at_most(stream, target, (file.bytes or LARGEST) + 1)
-        except (OSError, HTTPException) as error:  # URLError and time-outs are OSErrors
+        except (OSError, ValueError, HTTPException) as error:  # URLError and time-outs are OSErrors
             reasons.append(f"{source}: {error}")
             continue
         problem = mismatch(target, file.sha256, file.bytes, file.md5)
@@ -110,7 +110,7 @@ def obtain_file(file: Download, target: Path) -> None:
             return
         reasons.append(f"{source}: {problem}")
         # A source with wrong bytes is a fault that somebody should repair, even if another source helps out.
-        print(f"warning: {file.path} from {reasons[-1]}", file=sys.stderr, flush=True)
+        print(without_credentials(f"warning: {file.path} from {reasons[-1]}"), file=sys.stderr, flush=True)
     target.unlink(missing_ok=True)
     size = f", {file.bytes} bytes" if file.bytes else ""
     checksum = f"sha256 {file.sha256}" if file.sha256 else f"md5 {file.md5}"
@@ -126,18 +126,14 @@ def open_source(source: Source) -> BinaryIO:
             raise FileNotFoundError(f"Python package {source.package} is not installed")
         return open(Path(spec.submodule_search_locations[0]) / source.path, "rb")
     if source.url is not None:
-        return open_url(source.url)
+        return open_url(source.url, TIMEOUT)
     mirror = os.environ.get(MIRROR)
     if not mirror:
         raise FileNotFoundError(f"{MIRROR} is not set")
     if "://" in mirror:
-        return open_url(f"{mirror.rstrip('/')}/{source.mirror}")
+        check(MIRROR, mirror)
+        return open_url(f"{mirror.rstrip('/')}/{source.mirror}", TIMEOUT)
     return open(Path(mirror) / source.mirror, "rb")
-
-
-def open_url(url: str) -> BinaryIO:
-    # Some hosts refuse the default agent name of urllib.
-    return urllib.request.urlopen(urllib.request.Request(url, headers={"User-Agent": "heterobench"}), timeout=TIMEOUT)
 
 
 def copy_at_most(stream: BinaryIO, target: Path, limit: int) -> None:

@@ -19,6 +19,7 @@ from filelock import FileLock, Timeout
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from heterobench.addresses import connect_directly_to_this_machine
 from heterobench.config.reading import check_name, shown
 from heterobench.config.strict import nearest
 from heterobench.data.checksums import verify_raw
@@ -273,6 +274,7 @@ def command(*arguments: str) -> list[str]:
 
 def environment() -> dict[str, str]:
     """Stages call ``python``: let it be the one that runs now."""
+    connect_directly_to_this_machine()
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
     return {**os.environ, "PATH": path, "DVC_NO_ANALYTICS": "1"}
 

@@ -14,6 +14,7 @@ import sqlite3
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from heterobench.addresses import apart
 from heterobench.files import json_object
 from heterobench.project import Project
 from heterobench.records.record import CONFIG, encode
@@ -22,7 +23,8 @@ from heterobench.report.metrics import METRICS
 from heterobench.report.table import Cell, Column, Row, Section, Source
 from heterobench.resolve import Benchmark
 from heterobench.tracking.entries import RUN_ID
-from heterobench.tracking.importer import database, tracking_uri
+from heterobench.tracking.store import database, is_server, tracking_uri
+from heterobench.tracking.superseded import CURRENT
 
 if TYPE_CHECKING:
     from heterobench.report.data import ReportData
@@ -76,7 +78,12 @@ class Traces:
         metrics = sorted({source.metric for source in self.places if source.metric})
         codes: dict[str, int] = {}
         return {
-            "mlflow": {"server": server(benchmark.project), "tag": RUN_ID, "experiment": experiment(benchmark)},
+            "mlflow": {
+                "server": server(benchmark.project),
+                "tag": RUN_ID,
+                "current": CURRENT,
+                "experiment": experiment(benchmark),
+            },
             "folder": f"results/{benchmark.name}/{benchmark.preset}/runs",
             "seeds": list(benchmark.seeds),
             "states": STATES,
@@ -154,9 +161,12 @@ def settings(data: ReportData, scenario: str, arm: str) -> dict[str, Any]:
 
 
 def server(project: Project) -> str:
-    """Address of the tracker's pages: the server that runs are sent to, or the one that `make ui` starts."""
+    """Address of the tracker's pages: the server that runs are sent to, or the one that `make ui` starts.
+
+    Without user and password: a page is handed on, and the browser asks for them.
+    """
     uri = tracking_uri(project)
-    return uri.rstrip("/") if uri.startswith(("http:", "https:")) else SERVER
+    return apart(uri)[0].rstrip("/") if is_server(uri) else SERVER
 
 
 def experiment(benchmark: Benchmark) -> str | None:
@@ -166,7 +176,7 @@ def experiment(benchmark: Benchmark) -> str | None:
         return None
     query = "SELECT experiment_id FROM experiments WHERE name = ? AND lifecycle_stage = 'active'"
     try:
-        connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=10)
+        connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=10)
         try:
             row = connection.execute(query, (f"{benchmark.name}/{benchmark.preset}",)).fetchone()
         finally:

@@ -15,6 +15,8 @@ from heterobench.records.revision import dirty
 RUN_ID = "heterobench.run_id"
 IMPORTED = "heterobench.imported"
 KIND = "heterobench.kind"
+SUPERSEDED = "heterobench.superseded"  # "true": the results hold something else in its place by now
+PROJECT = "heterobench.project"  # host:folder, where several projects use one tracker
 
 # MLflow's limits on names and values of parameters and tags.
 LONGEST_NAME, LONGEST_PARAMETER, LONGEST_TAG = 250, 6000, 5000
@@ -31,6 +33,11 @@ FORBIDDEN = re.compile(r"[^\w\-. :/]")
 def name_of(text: str) -> str:
     """`text` as a name that MLflow accepts: letters, digits, ``_-. :/``, at most 250 characters."""
     return FORBIDDEN.sub("_", text)[:LONGEST_NAME]
+
+
+def truth(value: bool) -> str:
+    """As a tag."""
+    return "true" if value else "false"
 
 
 def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from heterobench.records.record import END
@@ -43,6 +44,14 @@ def run_folders(results: Path) -> Iterator[Path]:
                     yield from map(Path, _folders(trial, "seed-"))
 
 
-def ended(folders: Iterable[Path]) -> list[Path]:
-    """Those whose end.json is there: the runs that finished, diverged or failed."""
-    return [folder for folder in folders if os.path.isfile(f"{folder}/{END}")]
+def ended(folders: Iterable[Path]) -> dict[Path, tuple[int, int]]:
+    """Those whose end.json is there: the runs that finished, diverged or failed. With it, a mark of that file.
+
+    The mark changes when another run ends in the same folder.
+    """
+    found = {}
+    for folder in folders:
+        with suppress(FileNotFoundError, NotADirectoryError):
+            status = os.stat(f"{folder}/{END}")
+            found[folder] = (status.st_mtime_ns, status.st_ino)
+    return found

@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 from filelock import FileLock, Timeout
 
+from heterobench.addresses import Formatter
 from heterobench.project import Project
 from heterobench.tracking.folders import ended, run_folders
 
@@ -44,7 +45,7 @@ def open_log(path: Path) -> logging.Logger:
         log.removeHandler(handler)
         handler.close()
     handler = logging.FileHandler(path, mode="w", encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    handler.setFormatter(Formatter("%(asctime)s %(levelname)s %(message)s"))
     log.addHandler(handler)
     log.setLevel(logging.INFO)
     log.propagate = False
@@ -69,18 +70,19 @@ def follow(project: Project, parent_pid: int, interval: float = 2.0) -> None:
 
 
 def _follow(project: Project, running: Callable[[], bool], interval: float, log: logging.Logger) -> None:
-    done: set[Path] = set()
+    done: dict[Path, tuple[int, int]] = {}
     pause = interval
     log.info("following; the tracker is asked when a run has finished")
     while True:
         # Asked before looking: what ended before the parent did is seen by the look that follows.
         last = not running()
         try:
-            new = ended(folder for folder in run_folders(project.results) if folder not in done)
+            found = ended(run_folders(project.results))
+            new = [folder for folder, mark in found.items() if done.get(folder) != mark]
             for start in range(0, len(new), BATCH):
                 batch = new[start : start + BATCH]
                 _import(project, batch, log)
-                done.update(batch)
+                done |= {folder: found[folder] for folder in batch}
                 if start + BATCH < len(new):
                     time.sleep(0.2)
             pause = interval

@@ -3,31 +3,32 @@
 One experiment per benchmark and preset, another for the trials of its tuning, flat runs in both. A run is known
 by the tag `heterobench.run_id`; the tag `heterobench.imported` is written last and says which version of the record
 the tracker holds. A run without it was cut off while it was imported: it is deleted and imported anew, so no point
-is there twice.
+is there twice. Of an earlier version or place in the results, it is marked as superseded.
+
+Several projects may use one tracker. The tag `heterobench.project` says whose a run is: a project changes nothing of
+another's, and does not import again what another has imported from an equal record.
 """
 
 from __future__ import annotations
 
-import logging
 import os
+import platform
 import shutil
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
-
-from filelock import FileLock, Timeout
 
 from heterobench.errors import RunError, TrackerError
 from heterobench.files import leftover
 from heterobench.project import Project
 from heterobench.records.record import CONFIG, PROVENANCE, ROUNDS, TIMING, Record
-from heterobench.tracking import entries
+from heterobench.tracking import artifacts, entries, superseded
 from heterobench.tracking.folders import ended, experiment_folders, run_folders
+from heterobench.tracking.store import EVERY, database, equal, is_server, opened, owner, search, tracking_uri
 
 # Limits of one call of MLflow's log_batch: metric points and parameters, and all of them together.
 MOST_POINTS, MOST_PARAMETERS = 1000, 100
@@ -35,7 +36,6 @@ MOST_POINTS, MOST_PARAMETERS = 1000, 100
 FEW = 20
 LOGGED = (CONFIG, PROVENANCE, ROUNDS, TIMING)
 SHOWN = ("report.html", "tables", "figures", "curves", "evaluation")
-SAFE = "the records in results/ are complete without the tracker; run `heterobench track` again when it works"
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,9 @@ class Summary:
     imported: int = 0
     already: int = 0
     failed: tuple[str, ...] = ()
+
+    def __add__(self, other: Summary) -> Summary:
+        return Summary(self.imported + other.imported, self.already + other.already, (*self.failed, *other.failed))
 
     def __str__(self) -> str:
         counts = f"{self.imported} runs imported, {self.already} already there, {len(self.failed)} unreadable"
@@ -68,69 +71,6 @@ class Entry:
     points: list[tuple[str, float, int, int]]
 
 
-def tracking_uri(project: Project) -> str:
-    """MLFLOW_TRACKING_URI, else sqlite:///mlflow.db; a relative sqlite path is one below the project."""
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
-    path = uri.removeprefix("sqlite:///")
-    return f"sqlite:///{project.root / path}" if path != uri and not path.startswith("/") else uri
-
-
-def database(uri: str) -> Path | None:
-    """The file behind a sqlite URI; None for every other tracker."""
-    return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
-
-
-def quiet_environment() -> dict[str, str]:
-    """Settings under which mlflow sends nothing home, and gives up on a dead server within seconds."""
-    return {
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        "DO_NOT_TRACK": "true",
-        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
-        "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
-        # Else a server's client prints two lines for every run.
-        "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    }
-
-
-@cache
-def client(uri: str) -> Any:
-    """An MLflow client, one per address and process; the first call imports mlflow (seconds).
-
-    Opening a fresh sqlite file writes its tables, so the caller holds `exclusive`.
-    """
-    for key, value in quiet_environment().items():
-        os.environ.setdefault(key, value)
-    # Notes about tables being created are no news for a user.
-    for name in ("alembic", "mlflow.store.db.utils", "mlflow.tracking"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    from mlflow import MlflowClient
-
-    return MlflowClient(tracking_uri=uri)
-
-
-@contextmanager
-def exclusive(project: Project, uri: str, wait: float = 120) -> Iterator[None]:
-    """One importer at a time: the lock lies beside the database, else in results/.
-
-    Raises TrackerError after `wait` seconds. The lock of a killed process is free again.
-    """
-    file = database(uri)
-    path = file.with_name(f"{file.name}.lock") if file else project.results / ".tracking.lock"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(path)
-        lock.acquire(timeout=wait)
-    except Timeout:
-        raise TrackerError(f"{path}: another import has held the lock for {wait:g} s: {SAFE}") from None
-    except OSError as error:
-        hint = "check MLFLOW_TRACKING_URI"
-        raise TrackerError(f"{path}: cannot be written ({error}): {hint}; {SAFE}") from None
-    try:
-        yield
-    finally:
-        lock.release()
-
-
 @contextmanager
 def readable(folder: Path, failed: list[str]) -> Iterator[None]:
     """A record that cannot be read becomes a line in `failed`."""
@@ -138,18 +78,6 @@ def readable(folder: Path, failed: list[str]) -> Iterator[None]:
         yield
     except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RunError) as error:
         failed.append(f"{folder}: {type(error).__name__}: {error}")
-
-
-@contextmanager
-def reported(uri: str) -> Iterator[None]:
-    """Whatever goes wrong in the tracker becomes a TrackerError that says what to do."""
-    try:
-        yield
-    except TrackerError:
-        raise
-    except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
-        raise TrackerError(f"{uri}: the tracker does not answer or refuses: {reason}. {SAFE}") from error
 
 
 def identity(folder: Path) -> tuple[str, str]:
@@ -185,73 +113,91 @@ def read_entry(folder: Path) -> Entry:
     )
 
 
-def experiment(mlflow: Any, project: Project, uri: str, folder: Path) -> str:
-    """Id of the experiment that is called like a folder below results/; made if missing.
+def experiment(mlflow: Any, project: Project, uri: str, name: str) -> str:
+    """Id of an experiment; made if missing.
 
-    "<benchmark>/<preset>" holds the runs of a table, "<benchmark>/<preset>/tuning" the trials behind them.
+    "<benchmark>/<preset>" holds the runs of a table, "<benchmark>/<preset>/tuning" the trials behind them. Raises
+    TrackerError where it was deleted, or keeps its artifacts where this project must not write.
     """
-    name = folder.relative_to(project.results).as_posix()
+    home, server = (database(uri) or project.root / "mlflow.db").absolute().parent, is_server(uri)
     found = mlflow.get_experiment_by_name(name)
     if found is None:
-        home = (database(uri) or project.root / "mlflow.db").absolute().parent / "mlartifacts" / name
-        place = None if uri.startswith(("http:", "https:", "databricks")) else home.as_uri()
+        location = None if server or uri.startswith("databricks") else artifacts.place(home, name)
         kind = {"mlflow.experimentKind": "custom_model_development"}
-        return mlflow.create_experiment(name, artifact_location=place, tags=kind)
+        found = mlflow.get_experiment(mlflow.create_experiment(name, artifact_location=location, tags=kind))
     if found.lifecycle_stage == "deleted":
         raise TrackerError(
             f"{uri}: experiment {name} was deleted: remove it for good with `mlflow gc`, or bring it back "
             f"with `mlflow experiments restore --experiment-id {found.experiment_id}`"
         )
+    artifacts.check(name, found.artifact_location, home, server)
     return found.experiment_id
 
 
-def copies(mlflow: Any, experiment_id: str, wanted: list[str]) -> dict[str, list[Any]]:
-    """The tracker's runs by run id, deleted ones included: what a user deleted does not come back."""
-    from mlflow.entities import ViewType
-
-    if len(wanted) <= FEW:
-        filters = [f"tags.`{entries.RUN_ID}` = '{run_id}'" for run_id in wanted]
-    else:
-        filters = [f"tags.`{entries.RUN_ID}` LIKE '%'"]
-    found = defaultdict(list)
-    for text in filters:
-        token = None
-        while True:
-            page = mlflow.search_runs([experiment_id], text, ViewType.ALL, max_results=1000, page_token=token)
-            for run in page:
-                found[run.data.tags[entries.RUN_ID]].append(run)
-            if not (token := page.token):
-                break
-    return found
+def known_runs(mlflow: Any, experiment_id: str, folders: list[Path] | None) -> list[Any]:
+    """The tracker's runs at the places of `folders`; of the whole experiment for many of them, or None."""
+    if folders is None or len(folders) > FEW:
+        return list(search(mlflow, [experiment_id], EVERY))
+    filters = []
+    for place in map(superseded.place, folders):
+        tags = zip(("scenario", "arm", "seed", "trial"), place, strict=True)
+        filters.append(" and ".join(equal(tag, value) for tag, value in tags if value))
+    return [run for text in filters for run in search(mlflow, [experiment_id], text)]
 
 
-def holds(runs: list[Any], version: str) -> bool:
-    """Whether one of the tracker's copies of a run is whole and of this version."""
-    return any(run.data.tags.get(entries.IMPORTED) == version for run in runs)
+def copy_of(runs: list[Any], version: str, me: str | None) -> Any | None:
+    """The tracker's whole copy of a run in this version, if it has one.
+
+    Another project's will do, unless that project has superseded it: then it speaks for those results no more.
+    """
+    for run in sorted(runs, key=lambda run: not superseded.mine(run, me)):
+        tags = run.data.tags
+        if tags.get(entries.IMPORTED) == version and (
+            superseded.mine(run, me) or tags.get(entries.SUPERSEDED) != entries.truth(True)
+        ):
+            return run
+    return None
 
 
-def remove(mlflow: Any, runs: list[Any]) -> None:
-    """Delete copies that are half imported, or of an earlier attempt."""
+def adopt(mlflow: Any, run: Any, me: str | None) -> None:
+    """A run of the same record that nobody owns becomes this project's: of a project that has been moved here, say."""
+    if superseded.mine(run, me):
+        return
+    host, _, root = run.data.tags.get(entries.PROJECT, "").partition(":")
+    moved = host == platform.node() and not (Path(root) / "params" / "config.yaml").is_file()
+    if not root or moved:
+        mlflow.set_tag(run.info.run_id, entries.PROJECT, me)
+
+
+def remove_cut_off(mlflow: Any, runs: list[Any], me: str | None) -> None:
+    """Delete copies that are half imported; of another project, it may be importing now."""
     for run in runs:
-        if run.info.lifecycle_stage == "active":
+        active = run.info.lifecycle_stage == "active"
+        if active and entries.IMPORTED not in run.data.tags and superseded.mine(run, me):
             mlflow.delete_run(run.info.run_id)
 
 
-def log_files(mlflow: Any, run: str, files: list[Path], root: Path) -> None:
-    """`files` as artifacts of `run`, under their paths below `root`, in one transfer."""
+def log_files(mlflow: Any, run: Any, files: list[Path], root: Path) -> None:
+    """`files` as artifacts of `run`, under their paths below `root`.
+
+    Into a folder on this machine they are copied as they are. The client would put them where it last saw this run.
+    """
+    where = artifacts.folder(run.info.artifact_uri)
     with tempfile.TemporaryDirectory(prefix="heterobench-") as stage:
         for file in files:
-            target = Path(stage) / file.relative_to(root)
+            target = (where or Path(stage)) / file.relative_to(root)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, target)
-        mlflow.log_artifacts(run, stage)
+        if where is None:
+            mlflow.log_artifacts(run.info.run_id, stage)
 
 
-def log_run(mlflow: Any, experiment_id: str, entry: Entry) -> None:
-    """One run, whole; the tag that says so comes last."""
+def log_run(mlflow: Any, experiment_id: str, entry: Entry, more: dict[str, str]) -> None:
+    """One run, whole, with `more` tags; the tag that says so comes last."""
     from mlflow.entities import Dataset, DatasetInput, Metric, Param
 
-    run = mlflow.create_run(experiment_id, round(entry.start * 1000), entry.tags, entry.name).info.run_id
+    made = mlflow.create_run(experiment_id, round(entry.start * 1000), entry.tags | more, entry.name)
+    run = made.info.run_id
     parameters = [Param(key, value) for key, value in entry.parameters.items()]
     metrics = [Metric(key, value, time, step) for key, value, time, step in entry.points]
     while parameters or metrics:
@@ -262,24 +208,28 @@ def log_run(mlflow: Any, experiment_id: str, entry: Entry) -> None:
     # Fills the column "Dataset"; the tag data_hash has all digits.
     data = Dataset(entry.dataset, entry.tags["data_hash"][:12], "local", "{}")
     mlflow.log_inputs(run, [DatasetInput(data)])
-    log_files(mlflow, run, [f for name in LOGGED if (f := entry.folder / name).is_file()], entry.folder)
+    log_files(mlflow, made, [f for name in LOGGED if (f := entry.folder / name).is_file()], entry.folder)
     mlflow.set_terminated(run, entry.status, round(entry.stop * 1000))
     mlflow.set_tag(run, entries.IMPORTED, entry.version)
 
 
-def log_tables(mlflow: Any, experiment_id: str, folder: Path) -> bool:
-    """Tables, figures and report of a benchmark as artifacts of the run "tables"; False: nothing is new."""
+def log_tables(mlflow: Any, experiment_id: str, folder: Path, me: str | None) -> None:
+    """Tables, figures and report of a benchmark as artifacts of the project's run "tables"."""
     found = (f for name in SHOWN for f in (folder / name, *(folder / name).rglob("*")))
     files = sorted(f for f in found if f.is_file() and not leftover(f))
     if not files:
-        return False
+        return
     identity, version = f"{folder.parent.name}/{folder.name}", entries.files_version(files, folder)
-    runs = copies(mlflow, experiment_id, [identity])[identity]
+    runs = list(search(mlflow, [experiment_id], equal(entries.RUN_ID, identity)))
     runs = [run for run in runs if run.info.lifecycle_stage == "active"]
-    if holds(runs, version):
-        return False
-    if runs:
-        run = runs[0].info.run_id
+    if copy := copy_of(runs, version, me):
+        adopt(mlflow, copy, me)
+        if superseded.mine(copy, me):
+            superseded.tag(mlflow, copy, False)
+        return
+    current = {entries.SUPERSEDED: entries.truth(False)}
+    if own := [run for run in runs if superseded.mine(run, me)]:
+        run = own[0]
     else:
         tags = {
             entries.RUN_ID: identity,
@@ -289,53 +239,74 @@ def log_tables(mlflow: Any, experiment_id: str, folder: Path) -> bool:
             "mlflow.source.name": f"heterobench {folder.parent.name}",
             "mlflow.note.content": "Tables and figures over all runs of this experiment: see Artifacts.",
         }
-        run = mlflow.create_run(experiment_id, tags=tags, run_name="tables").info.run_id
+        run = mlflow.create_run(experiment_id, tags=tags | owned(me), run_name="tables")
     log_files(mlflow, run, files, folder)
-    mlflow.set_terminated(run, "FINISHED")
-    mlflow.set_tag(run, entries.IMPORTED, version)
-    return True
+    mlflow.set_terminated(run.info.run_id, "FINISHED")
+    for key, value in (current | {entries.IMPORTED: version}).items():
+        mlflow.set_tag(run.info.run_id, key, value)
+
+
+def owned(me: str | None) -> dict[str, str]:
+    return {} if me is None else {entries.PROJECT: me}
 
 
 def import_runs(project: Project, uri: str | None = None, folders: list[Path] | None = None) -> Summary:
-    """Bring every finished or failed run into the tracker at `uri` (default: `tracking_uri`).
+    """Bring every finished or failed run into the tracker at `uri` (default: `tracking_uri`), and mark superseded ones.
 
-    `folders`: only these runs, and no tables. Safe to call at any time and from several processes. A record
-    that cannot be read is listed in the summary and stops nothing; a tracker that is dead, locked or full
-    raises TrackerError, and what was imported until then stays.
+    `folders`: only these runs and what they supersede, and no tables. Safe to call at any time and from several
+    processes. A record that cannot be read is listed in the summary and stops nothing; a tracker that is dead, locked
+    or full raises TrackerError, and what was imported until then stays.
     """
     uri = uri or tracking_uri(project)
-    places = defaultdict(list)
-    for folder in ended(run_folders(project.results) if folders is None else folders):
+    whole = folders is None
+    places: dict[Path, list[Path]] = defaultdict(list)
+    for folder in run_folders(project.results) if folders is None else folders:
         # <benchmark>/<preset>/runs/<scenario>/<arm>/seed-<k>; of a trial .../tuning/<scenario>/<arm>/trial-<n>/seed-<k>
         places[folder.parents[3]].append(folder)
-    if folders is None:
+    if whole:
         for folder in experiment_folders(project.results):
             places.setdefault(folder, [])
-    if not places:
-        return Summary()
-    imported, already, failed = 0, 0, []
-    with exclusive(project, uri), reported(uri):
-        mlflow = client(uri)
+    file = database(uri)
+    if not places and not (whole and file is not None and file.is_file()):
+        return Summary()  # a tracker with nothing to do is not asked
+    total, names = Summary(), {place: place.relative_to(project.results).as_posix() for place in places}
+    with opened(project, uri) as mlflow:
         for place, runs in places.items():
-            experiment_id = experiment(mlflow, project, uri, place)
-            identities = {}
-            for folder in runs:
-                with readable(folder, failed):
-                    identities[folder] = identity(folder)
-            known = copies(mlflow, experiment_id, [run_id for run_id, _ in identities.values()])
-            for folder, (run_id, version) in identities.items():
-                if holds(known[run_id], version):
-                    already += 1
-                    continue
-                entry = None
-                with readable(folder, failed):
-                    entry = read_entry(folder)
-                if entry is not None:
-                    remove(mlflow, known[run_id])
-                    log_run(mlflow, experiment_id, entry)
-                    imported += 1
-            if folders is None:
-                log_tables(mlflow, experiment_id, place)
+            total += import_experiment(mlflow, project, uri, names[place], runs, whole)
+        if whole:
+            superseded.mark_others(mlflow, names.values(), owner(project, uri))
+    return total
+
+
+def import_experiment(mlflow: Any, project: Project, uri: str, name: str, folders: list[Path], whole: bool) -> Summary:
+    """The runs in `folders`, all of one experiment; where they are the `whole` of it, also its tables."""
+    me = owner(project, uri)
+    experiment_id = experiment(mlflow, project, uri, name)
+    done = list(ended(folders))
+    # Only the whole is compared with the table's rows: a run that has just finished is in the table.
+    table = superseded.rows(project, name) if whole else None
+    known = known_runs(mlflow, experiment_id, None if whole else done)
+    by_id = defaultdict(list)
+    for run in known:
+        by_id[run.data.tags[entries.RUN_ID]].append(run)
+    imported, already, failed = 0, 0, []
+    for folder in done:
+        copy = entry = None
+        with readable(folder, failed):
+            run_id, version = identity(folder)
+            copy = copy_of(by_id[run_id], version, me)
+            entry = None if copy else read_entry(folder)
+        if copy:
+            adopt(mlflow, copy, me)
+            already += 1
+        elif entry:
+            remove_cut_off(mlflow, by_id[entry.run_id], me)
+            gone = table is not None and superseded.place(folder)[:2] not in table
+            log_run(mlflow, experiment_id, entry, {entries.SUPERSEDED: entries.truth(gone)} | owned(me))
+            imported += 1
+    superseded.mark(mlflow, known, me, superseded.held(folders), table)
+    if whole:
+        log_tables(mlflow, experiment_id, project.results / name, me)
     return Summary(imported, already, tuple(failed))
 
 

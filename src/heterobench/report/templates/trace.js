@@ -36,7 +36,7 @@
       : `${data.mlflow.server}/#/experiments/${data.mlflow.experiment}/runs?workflowType=machine_learning` +
         `&searchFilter=${encodeURIComponent(text)}`;
   const ofRun = (run) => `tags.\`${data.mlflow.tag}\` = '${run.id}'`;
-  const ofAll = (source) => `tags.scenario = '${source.scenario}' and tags.arm = '${source.arm}'`;
+  const ofAll = (source) => `${data.mlflow.current} and tags.scenario = '${source.scenario}' and tags.arm = '${source.arm}'`;
   const folder = (source, seed) => `runs/${source.scenario}/${source.arm}/seed-${seed}`;
   const code = (run) => (run.revision ? run.revision.slice(0, 8) + run.changes : "not known");
   const uncommitted = { "+": ", with uncommitted changes", "?": ", not known whether with uncommitted changes", "": "" };
