@@ -1,0 +1,18 @@
+"""What all tests of this folder share: one benchmark, run once."""
+
+import pytest
+
+from recomputed import project, raw
+
+
+@pytest.fixture(scope="session")
+def benchmark(tmp_path_factory):
+    """The benchmark of `project`, trained and evaluated."""
+    with pytest.MonkeyPatch.context() as patch:
+        return project.make(tmp_path_factory.mktemp("recomputed"), patch)
+
+
+@pytest.fixture(scope="session")
+def left(benchmark):
+    """The files that it has left, read without the package."""
+    return raw.Left(benchmark.project.root)
