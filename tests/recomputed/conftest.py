@@ -1,4 +1,4 @@
-"""What all tests of this folder share: one benchmark, run once."""
+"""What all tests of this folder share: one benchmark, run and reported once."""
 
 import pytest
 
@@ -16,3 +16,13 @@ def benchmark(tmp_path_factory):
 def left(benchmark):
     """The files that it has left, read without the package."""
     return raw.Left(benchmark.project.root)
+
+
+@pytest.fixture(scope="session")
+def tables(benchmark):
+    """The folder of its tables."""
+    from heterobench.report.data import read
+    from heterobench.report.write import write_tables
+
+    write_tables(read(benchmark))
+    return benchmark.project.benchmark(benchmark.name, benchmark.preset) / "tables"

@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file
 from scipy.special import log_softmax
 
-from recomputed.project import CREDITS, DIGITS, NAME, PRESET, RATE, SEEDS
+from recomputed.project import CREDITS, DIGITS, LOST, NAME, PRESET, RATE, SEEDS
 
 PERSONAL = "local-only"
 
@@ -41,7 +41,10 @@ class Key(NamedTuple):
     seed: int
 
 
-RUNS = tuple(Key(scenario, arm, seed) for scenario in (DIGITS, CREDITS) for arm in RATE for seed in SEEDS)
+SCENARIOS = (DIGITS, CREDITS)
+RUNS = tuple(
+    key for scenario in SCENARIOS for arm in RATE for seed in SEEDS if (key := Key(scenario, arm, seed)) != LOST
+)
 GLOBAL = tuple(key for key in RUNS if key.arm != PERSONAL)
 
 
@@ -106,7 +109,7 @@ class Left:
 
     def evaluated(self, key: Key, selection: str) -> dict[str, float]:
         """Metric -> value that the evaluation has written."""
-        return self._evaluated(key.scenario)[key.arm, key.seed, selection]
+        return self._evaluated(key.scenario).get((key.arm, key.seed, selection), {})
 
     def evaluated_models(self, runs=RUNS) -> Iterator[tuple[Key, str, tuple[np.ndarray, np.ndarray], dict[str, float]]]:
         """(run, selection, its model, what was evaluated of it)."""
