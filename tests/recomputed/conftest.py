@@ -1,4 +1,4 @@
-"""What all tests of this folder share: one benchmark, run and reported once."""
+"""What all tests of this folder share: one benchmark, run, evaluated and reported once, as far as it is needed."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from recomputed import project, raw
 
 @pytest.fixture(scope="session")
 def benchmark(tmp_path_factory):
-    """The benchmark of `project`, trained and evaluated."""
+    """The benchmark of `project`, trained."""
     with pytest.MonkeyPatch.context() as patch:
         return project.make(tmp_path_factory.mktemp("recomputed"), patch)
 
@@ -19,7 +19,17 @@ def left(benchmark):
 
 
 @pytest.fixture(scope="session")
-def tables(benchmark):
+def evaluated(benchmark):
+    """The same, evaluated."""
+    from heterobench.evaluation import write_evaluation
+
+    for scenario in raw.SCENARIOS:
+        write_evaluation(benchmark, scenario)
+    return raw.Left(benchmark.project.root)
+
+
+@pytest.fixture(scope="session")
+def tables(benchmark, evaluated):
     """The folder of its tables."""
     from heterobench.report.data import read
     from heterobench.report.write import write_tables

@@ -17,7 +17,6 @@ from heterobench import resolve, training
 from heterobench.commands.single import draw_partitions
 from heterobench.data.fetch import fetch
 from heterobench.data.prepare import prepare
-from heterobench.evaluation import write_evaluation
 from heterobench.files import file_digest
 from heterobench.project import Project
 from heterobench.resolve import Benchmark
@@ -126,7 +125,7 @@ def credits_entry(file: Path) -> dict:
 
 
 def make(root: Path, monkeypatch) -> Benchmark:
-    """The benchmark, trained and evaluated in a project of its own."""
+    """The benchmark, trained in a project of its own."""
     project = Project(root / "project")
     shutil.copytree(REPOSITORY / "params", project.params)
     for path, text in FILES.items():
@@ -144,6 +143,4 @@ def make(root: Path, monkeypatch) -> Benchmark:
     for job in benchmark.jobs():
         training.run_job(job, benchmark.seeds, config)
     shutil.rmtree(project.run(NAME, PRESET, *LOST))
-    for scenario in (DIGITS, CREDITS):
-        write_evaluation(benchmark, scenario)
     return benchmark

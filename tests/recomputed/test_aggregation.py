@@ -15,6 +15,11 @@ NUMBERS = {"rel": 1e-9, "abs": 1e-12, "nan_ok": True}
 
 
 @pytest.fixture(scope="module")
+def left(evaluated):
+    return evaluated
+
+
+@pytest.fixture(scope="module")
 def summary(tables):
     return pd.read_csv(tables / "summary.csv")
 

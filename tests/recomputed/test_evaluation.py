@@ -19,6 +19,11 @@ from recomputed.raw import GLOBAL, PERSONAL, RUNS
 pytestmark = pytest.mark.xdist_group("recomputed")
 
 
+@pytest.fixture(scope="module")
+def left(evaluated):
+    return evaluated
+
+
 def agree(found: dict[str, float], expected: dict[str, float], where, **tolerance) -> None:
     tolerance = {"rel": 1e-5, "abs": 1e-9} | tolerance
     for name, value in expected.items():

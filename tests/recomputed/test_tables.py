@@ -34,6 +34,11 @@ BY_METRIC = {
 NUMBERS = {"rel": 1e-9, "abs": 1e-9, "nan_ok": True}
 
 
+@pytest.fixture(scope="module")
+def left(evaluated):
+    return evaluated
+
+
 def rows_of(tables, name):
     with (tables / f"{name}.csv").open() as stream:
         return list(csv.DictReader(stream))
