@@ -15,6 +15,7 @@ import heterobench
 from contract.arms import PROJECT
 from mutants import aggregation, engine, evaluation, methods, report, selection, statistics
 from mutants.mutation import Edit, Mutation, once
+from recomputed.project import GIVEN, evaluate, make, of
 
 pytestmark = pytest.mark.slow
 
@@ -54,13 +55,16 @@ def edit(folder: Path, edits: tuple[Edit, ...]) -> None:
             compiled.unlink()
 
 
-def judged(folder: Path, tests: tuple[str, ...]) -> tuple[int, str]:
-    """Exit code and output of `tests` (arguments of pytest in tests/), with the package in `folder`."""
+def judged(folder: Path, tests: tuple[str, ...], given: Path | None = None) -> tuple[int, str]:
+    """Exit code and output of `tests` (arguments of pytest in tests/), with the package in `folder`.
+
+    `given`: a project that they may copy (`recomputed.project`).
+    """
     options = ["-x", "-q", "-p", "no:cacheprovider", "-p", "guard"]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *options, *(f"tests/{word}" if ".py" in word else word for word in tests)],
         cwd=PROJECT.root,
-        env=os.environ | {"PYTHONPATH": str(folder)},
+        env=os.environ | {"PYTHONPATH": str(folder)} | ({GIVEN: str(given)} if given else {}),
         capture_output=True,
         text=True,
         timeout=600,
@@ -75,11 +79,22 @@ def named(mutations: list[Mutation]) -> list[tuple[str, ...]]:
     return [("contract/test_contract.py", "-k", " or ".join(chosen)), tuple(single)]
 
 
+@pytest.fixture(scope="session")
+def stages(tmp_path_factory):
+    """Stage -> a project of `recomputed.project` that the unbroken package has brought so far."""
+    with pytest.MonkeyPatch.context() as patch:
+        benchmark = make(tmp_path_factory.mktemp("stages"), patch)
+    trained = benchmark.project.root
+    evaluated = shutil.copytree(trained, trained.with_name("evaluated"))
+    evaluate(of(evaluated))
+    return {"trained": trained, "evaluated": evaluated}
+
+
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=str)
-def test_a_broken_package_fails_the_tests_that_are_named(mutation, tmp_path):
+def test_a_broken_package_fails_the_tests_that_are_named(mutation, stages, tmp_path):
     folder = copied(tmp_path)
     edit(folder, mutation.edits)
-    code, output = judged(folder, mutation.tests)
+    code, output = judged(folder, mutation.tests, stages.get(mutation.given))
     assert code == FAILED, output
     told = [line for line in output.split("short test summary info")[-1].splitlines() if line.startswith("FAILED")]
     assert told, output  # and not an error while they were prepared

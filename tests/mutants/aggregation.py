@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mutants.mutation import Edit, Mutation, once
+from mutants.mutation import Edit, Mutation, given, once
 
 HERE = "recomputed/test_aggregation.py::"
 MEANS = HERE + "test_means_with_their_intervals_and_counts"
@@ -170,3 +170,4 @@ MUTATIONS = [
     ),
     once("report/differences.py", "differences have the other sign", "zip(a - b, kept", "zip(b - a, kept", COMPARISON),
 ]
+MUTATIONS = given("evaluated", MUTATIONS)

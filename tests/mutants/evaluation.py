@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mutants.mutation import once
+from mutants.mutation import given, once
 
 HERE = "recomputed/test_evaluation.py::"
 SCORES = HERE + "test_loss_and_accuracy_on_the_test_set"
@@ -209,3 +209,4 @@ MUTATIONS = [
         TARGET,
     ),
 ]
+MUTATIONS = given("trained", MUTATIONS)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mutants.mutation import once
+from mutants.mutation import given, once
 
 HERE = "recomputed/test_tables.py::"
 ONE = HERE + "test_tables_of_one_metric"
@@ -169,3 +169,4 @@ MUTATIONS = [
         "unit/test_report.py::test_curve_is_the_mean_with_its_interval",
     ),
 ]
+MUTATIONS = given("evaluated", MUTATIONS)

@@ -17,11 +17,13 @@ from heterobench import resolve, training
 from heterobench.commands.single import draw_partitions
 from heterobench.data.fetch import fetch
 from heterobench.data.prepare import prepare
+from heterobench.evaluation import write_evaluation
 from heterobench.files import file_digest
 from heterobench.project import Project
 from heterobench.resolve import Benchmark
 
 REPOSITORY = Path(__file__).parents[2]
+GIVEN = "HETEROBENCH_TESTS_RECOMPUTED"  # environment variable: a project of `make`, to be copied instead of made anew
 NAME, PRESET = "recomputed", "mini"
 DIGITS, CREDITS = "digits.skewed.softmax.some", "credits.few.softmax.all"
 SEEDS = (0, 1, 2)
@@ -124,6 +126,11 @@ def credits_entry(file: Path) -> dict:
     return entry
 
 
+def of(folder: Path) -> Benchmark:
+    """The benchmark of a project that `make` has made."""
+    return resolve.benchmark(Project(folder), NAME, PRESET)
+
+
 def make(root: Path, monkeypatch) -> Benchmark:
     """The benchmark, trained in a project of its own."""
     project = Project(root / "project")
@@ -138,9 +145,14 @@ def make(root: Path, monkeypatch) -> Benchmark:
         fetch(project, dataset)
         prepare(project, dataset)
         draw_partitions(project, dataset, partition, SEEDS)
-    benchmark = resolve.benchmark(project, NAME, PRESET)
+    benchmark = of(project.root)
     config = resolve.config(project)
     for job in benchmark.jobs():
         training.run_job(job, benchmark.seeds, config)
     shutil.rmtree(project.run(NAME, PRESET, *LOST))
     return benchmark
+
+
+def evaluate(benchmark: Benchmark) -> None:
+    for scenario in (DIGITS, CREDITS):
+        write_evaluation(benchmark, scenario)
