@@ -91,12 +91,15 @@ MUTATIONS = [
         BOLD,
     ),
     once("stats/ties.py", "of losses the largest is bold", '(max if direction == "max" else min)', "max", BOLD),
-    once(
-        "stats/ties.py",
+    Mutation(
         "methods with a run that is missing may be bold",
-        "if all(math.isfinite(values.get",
-        "if any(math.isfinite(values.get",
-        BOLD,
+        (
+            Edit("stats/ties.py", "if all(math.isfinite(values.get", "if any(math.isfinite(values.get"),
+            Edit(
+                "stats/ties.py", "values[seed] for seed in seeds}", "values[seed] for seed in seeds if seed in values}"
+            ),
+        ),
+        (BOLD,),
     ),
     once(
         "stats/ties.py",

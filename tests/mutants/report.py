@@ -116,7 +116,7 @@ MUTATIONS = [
         "report/table.py",
         "numbers are rounded to one digit less",
         '.{column.digits}f}"\n    if float',
-        '.{column.digits - 1}f}"\n    if float',
+        '.{max(column.digits - 1, 0)}f}"\n    if float',
         FORMS,
     ),
     once("report/table.py", "a lower bound looks like a mean", 'f"> {text}" if cell.bound else text', "text", BOUNDS),
