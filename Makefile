@@ -8,7 +8,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Both commands start some hundred short processes; each would compile the package anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: env reproduce paper test test-slow lint ui watch doctor
+.PHONY: env reproduce paper test test-slow mutants lint ui watch doctor
 
 env: $(READY)
 
@@ -31,6 +31,9 @@ test: env
 
 test-slow: env
 	python -m pytest -m slow $(ARGS)
+
+mutants: env
+	python -m pytest -m slow -n 2 tests/contract/test_mutations.py $(ARGS)
 
 lint: env
 	ruff check .
