@@ -12,7 +12,7 @@ ifneq ($(shell test -n "$$HOME" && test -w "$$HOME" && echo yes),yes)
 export HOME := $(CURDIR)/$(VENV)/home
 endif
 
-.PHONY: env reproduce paper test test-slow lint ui watch doctor
+.PHONY: env reproduce paper test test-slow mutants lint ui watch doctor
 
 env: $(READY)
 
@@ -35,6 +35,9 @@ test: env
 
 test-slow: env
 	python -m pytest -m slow $(ARGS)
+
+mutants: env
+	python -m pytest -m slow -n 2 tests/contract/test_mutations.py $(ARGS)
 
 lint: env
 	ruff check .
