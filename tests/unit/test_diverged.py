@@ -286,7 +286,12 @@ def test_every_executor_says_the_same(late, tmp_path, more):
 # tuning
 
 
-@pytest.mark.parametrize(("rule", "setting"), [("validation", AT_ONCE), ("validation", LATE), ("oracle", LATE)])
+EARLY = "validation, early_stopping: {after: 0.2, keep: 0.5}"  # the trial has ended by itself before it is stopped
+
+
+@pytest.mark.parametrize(
+    ("rule", "setting"), [("validation", AT_ONCE), ("validation", LATE), ("oracle", LATE), (EARLY, AT_ONCE)]
+)
 def test_tuning_never_chooses_a_trial_that_diverges(tmp_path, rule, setting):
     """Not even beside a step size that is too small to learn anything."""
     benchmark = benchmark_of(tmp_path, setting)
