@@ -45,7 +45,6 @@ def table(project, rows):
 
 def marks(project, experiment="label-skew/mini", uri=""):
     """(arm, seed, trial, step size) -> superseded, of all active runs but that of the tables."""
-    rate = "hyperparameters.lr"
     return {
         (
             tags["arm"],
