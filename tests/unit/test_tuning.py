@@ -211,6 +211,8 @@ def test_a_trial_that_is_best_on_the_test_set_alone_is_chosen_by_the_oracle_alon
                 file.write_text("".join(json.dumps(line) + "\n" for line in lines))
         answers[rule] = tuned(benchmark)
     assert (answers["validation"]["chosen"], answers["validation"]["oracle"]) == (1, 2)
+    for answer in answers.values():  # what the table runs with: no trial but the first runs with the defaults
+        assert answer["hyperparameters"] == answer["trials"][answer["chosen"]]["hyperparameters"] != {}
     assert (answers["oracle"]["chosen"], answers["oracle"]["rule"]) == (2, "oracle")
 
 
