@@ -44,8 +44,8 @@ MUTATIONS = [
     once(
         "schedule.py",
         "a round takes as long as all clients one after the other",
-        "slowest = max(slowest, part.down",
-        "slowest = sum((slowest, part.down",
+        "slowest = max(slowest, part.down / own.down + part.examples / own.examples + part.up / own.up)",
+        "slowest += part.down / own.down + part.examples / own.examples + part.up / own.up",
         COUNTS,
     ),
     once("schedule.py", "what goes up takes the link down", "part.up / own.up)", "part.up / own.down)", COUNTS),

@@ -108,5 +108,5 @@ MUTATIONS = [
         "ruling = oracle",
         ORACLE,
     ),
-    once("tuning.py", "the table runs with the defaults", "jobs[chosen].tuned", "jobs[0].tuned", CHOSEN),
+    once("tuning.py", "the table runs with the defaults", "jobs[chosen].tuned", "jobs[0].tuned", ORACLE),
 ]

@@ -220,6 +220,8 @@ def test_a_trial_that_is_best_on_the_test_set_alone_is_chosen_by_the_oracle_alon
                 seal(file.parent, end["status"], **about)  # a run that had these values from the beginning
         answers[rule] = tuned(benchmark)
     assert (answers["validation"]["chosen"], answers["validation"]["oracle"]) == (1, 2)
+    for answer in answers.values():  # what the table runs with: no trial but the first runs with the defaults
+        assert answer["hyperparameters"] == answer["trials"][answer["chosen"]]["hyperparameters"] != {}
     assert (answers["oracle"]["chosen"], answers["oracle"]["rule"]) == (2, "oracle")
 
 
