@@ -14,9 +14,18 @@ endif
 
 .PHONY: env reproduce paper test test-slow mutants lint ui watch doctor
 
+# An environment names its own place in many files: one that was moved or copied with its project would run the code of
+# the place that it was made for, and is made anew.
+MADE_FOR := $(shell sed -n 's/^command = //p' $(VENV)/pyvenv.cfg 2>/dev/null)
+ifeq ($(shell printf '%s' "$(MADE_FOR)" | grep -v -F " $(CURDIR)/$(VENV)" >/dev/null && echo moved),moved)
+.PHONY: $(READY)
+STALE := $(VENV)
+endif
+
 env: $(READY)
 
 $(READY): requirements.lock pyproject.toml
+	$(if $(STALE),rm -rf $(STALE))
 	"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11) and "heterobench needs Python 3.11 or newer; name one with PYTHON=")'
 	test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -r requirements.lock

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -72,3 +73,19 @@ def test_a_name_for_the_shell_is_refused_before_any_job(project):
         assert "allowed are" in told.stdout
         assert "localrule" not in told.stdout
     assert not list(project.rglob("pwned"))
+
+
+@pytest.mark.parametrize("place", ["here", "elsewhere"])
+def test_an_environment_that_was_made_for_another_place_is_made_anew(place, tmp_path):
+    """A copied or moved project would else run the code of the original; `make -n` only tells what it would do."""
+    root = tmp_path / "My Drive"
+    (root / ".venv").mkdir(parents=True)
+    for name in ("Makefile", "requirements.lock", "pyproject.toml"):
+        shutil.copy(ROOT / name, root / name)
+    made_for = root if place == "here" else tmp_path / "original"
+    (root / ".venv/pyvenv.cfg").write_text(f"version = 3.11\ncommand = /usr/bin/python3 -m venv {made_for}/.venv\n")
+    (root / ".venv/.ready").touch()
+    done = subprocess.run(["make", "-n", "env"], cwd=root, env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert ("rm -rf .venv" in done.stdout) == (place == "elsewhere"), done.stdout
+    assert ("-m pip install" in done.stdout) == (place == "elsewhere")
