@@ -7,7 +7,7 @@ from mutants.mutation import once
 HERE = "recomputed/test_methods.py::"
 AFL = HERE + "test_afl_solves_least_squares_over_all_examples"
 GAUSSIANS = HERE + "test_gaussians_are_of_all_examples"
-GGEUR = HERE + "test_ggeur_takes_the_mean_that_is_asked_for"
+GGEUR = HERE + "test_ggeur_takes_the_plain_mean"
 GEOMETRY = HERE + "test_ggeur_draws_with_the_covariance_of_all_clients_together"
 FEDLD = HERE + "test_fedld_rounds_the_number_of_directions_down"
 DEFAULTS = HERE + "test_diloco_has_the_published_settings_by_default"

@@ -265,7 +265,7 @@ def test_a_killed_run_diverges_with_the_bits_of_the_straight_one(late, tmp_path,
     for name in ("rounds.jsonl", "final.safetensors", "selected.safetensors"):
         assert (folder(benchmark, "own") / name).read_bytes() == (folder(late, "own") / name).read_bytes()
     straight, resumed = Record(folder(late, "own")).end, Record(folder(benchmark, "own")).end
-    assert {**straight, "seconds": 0} == {**resumed, "seconds": 0}
+    assert {**straight, "seconds": 0, "sha256": 0} == {**resumed, "seconds": 0, "sha256": 0}  # of times as well
 
 
 # workers and stacked clients
@@ -286,6 +286,7 @@ def test_every_executor_says_the_same(late, tmp_path, more):
 # tuning
 
 
+TRIALS = "    tuning: {trials: 2, seeds: [100], design: random"  # which tries all that is searched together
 EARLY = "validation, early_stopping: {after: 0.2, keep: 0.5}"  # the trial has ended by itself before it is stopped
 
 
@@ -301,7 +302,7 @@ def test_tuning_never_chooses_a_trial_that_diverges(tmp_path, rule, setting):
         ("benchmarks/hot.yaml", rows, ""),
         ("algorithms/fedavg.yaml", "lr: {low: 0.01, high: 0.5, scale: log}", space.replace(", ", "\n  ")),
         ("benchmarks/hot.yaml", "    metrics:", "    hyperparameters: {lr: 1.0e-9}\n    metrics:"),
-        ("benchmarks/hot.yaml", "    metrics:", f"    tuning: {{trials: 2, seeds: [100], rule: {rule}}}\n    metrics:"),
+        ("benchmarks/hot.yaml", "    metrics:", f"{TRIALS}, rule: {rule}}}\n    metrics:"),
     ):
         text = (project.params / file).read_text()
         assert old in text

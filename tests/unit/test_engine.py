@@ -313,7 +313,7 @@ def test_server_is_told_cohort_population_seed_and_task():
     clients, task = nets.federation(sizes=(6, 0, 9, 5, 0, 7)), nets.task()
     run(setting(replace(real, serve=serve), clients, task, rounds=2, epochs=1, schedule=taking(0.5), seed=5))
     sizes = (128, 8, 24, 3)  # 16 pixels to 8 units to 3 classes
-    assert told == [(0, 2, 4, sizes, 5, task), (1, 2, 4, sizes, 5, task)]
+    assert told == [(0, 2, 4, sizes, 5, task, 0), (1, 2, 4, sizes, 5, task, 1)]
 
 
 def test_client_is_told_what_it_did():
@@ -880,7 +880,7 @@ def test_comments_docstrings_and_layout_do_not_count(copy):
 
 def test_docstrings_of_attributes_do_not_count(copy):
     before = fingerprints()
-    edit(copy / "algorithm.py", '"""round -> local step size."""', '"""Step size of a round."""')
+    edit(copy / "algorithm.py", '"""round -> local step size.', '"""Step size of a round.')
     assert fingerprints() == before
 
 

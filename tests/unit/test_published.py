@@ -426,7 +426,8 @@ def test_the_mean_of_the_runs_that_did_not_diverge_reproduces_nothing(project, l
     data = results(table(project), [math.nan if seed in lost else 0.80 for seed in range(5)])
     name = data.benchmark.scenarios[0].name
     ledger = [
-        {"scenario": name, "arm": "fedavg", "seed": seed, "status": "diverged" if seed in lost else "finished"}
+        {"scenario": name, "arm": "fedavg", "seed": seed, "dirty": False}
+        | {"status": "diverged" if seed in lost else "finished"}
         for seed in range(5)
     ]
     runs = "1 run" if len(lost) == 1 else f"{len(lost)} runs"

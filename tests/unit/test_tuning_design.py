@@ -19,6 +19,7 @@ from heterobench.config.algorithm_file import Range
 from heterobench.errors import ConfigurationError
 from heterobench.files import digest, read_json, write_json
 from heterobench.project import Project
+from heterobench.records import record
 
 REPOSITORY = Path(__file__).parents[2]
 LR = Range(low=0.01, high=0.5, scale="log")
@@ -182,7 +183,7 @@ def answers(monkeypatch):
         write_json(folder / "config.json", {"run_id": run_id})
         whole.unlink(missing_ok=True)
         if last == rounds:
-            write_json(whole, {"status": "finished", "rounds": rounds})
+            record.seal(folder, "finished", rounds=rounds)
 
     monkeypatch.setattr(training, "run", run)
     monkeypatch.setattr(training, "workplace", lambda *_: contextlib.nullcontext((None, None, "cpu")))

@@ -58,12 +58,12 @@ def test_dead_tracker_does_not_stop_a_run(project):
         (["--set", "mu=1"], "command line: fedavg on digits.dirichlet-0.1.mlp.full: unknown key 'mu'"),
         (["--algorithm", "fedprox", "--set", "mu=-1"], "mu: Input should be greater than or equal to 0 (found -1)"),
         (["--set", "lr"], "expected NAME=VALUE"),
-        (["--rounds", "0"], "rounds: Input should be greater than or equal to 1 (found 0)"),
+        (["--rounds", "0"], "rounds: Input should be greater than or equal to 1"),
     ],
 )
 def test_mistakes_are_told_before_anything_is_computed(project, arguments, told):
     result = heterobench(project, "run", *arguments)
-    assert result.returncode == 1
+    assert result.returncode == (2 if arguments[0] == "--rounds" else 1)  # 2: the parser of options itself refuses
     assert told in result.stderr
     assert "Traceback" not in result.stderr
 

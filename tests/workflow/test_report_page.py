@@ -312,7 +312,7 @@ def test_a_number_opens_its_runs_with_code_configuration_and_records(see):
     assert links == [
         f"{start}tags.`heterobench.run_id` = '0001000200000000'",
         f"{start}tags.`heterobench.run_id` = '0001000200000002'",
-        f"{start}tags.scenario = '{SCENARIO}' and tags.arm = 'scaffold'",
+        f"{start}tags.`heterobench.superseded` = 'false' and tags.scenario = '{SCENARIO}' and tags.arm = 'scaffold'",
     ]
     assert ["0001000200000000", "runs/digits.dirichlet-0.1.mlp.full/scaffold/seed-0/config.json"] in found["links"]
     assert "seed 1: missing" in found["hint"]

@@ -24,7 +24,7 @@ class Options(Strict):
 def read(raw: Path, options: Options) -> Arrays:
     path = raw / "digits.csv.gz"
     with gzip.open(path, "rt", encoding="ascii") as stream:
-        table = np.loadtxt(stream, delimiter=",", dtype=np.int64)  # refuses what is no whole number
-    x, y = whole(table[:, :-1], 16, path).reshape(-1, 1, 8, 8), table[:, -1]
+        table = np.loadtxt(stream, delimiter=",")
+    x, y = whole(table[:, :-1], 16, path).reshape(-1, 1, 8, 8), whole(table[:, -1], 9, path, np.int64)
     is_test = held_out_rows(y, "digits split")
     return {"train_x": x[~is_test], "train_y": y[~is_test], "test_x": x[is_test], "test_y": y[is_test]}
