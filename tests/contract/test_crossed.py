@@ -17,11 +17,12 @@ from torch import Tensor
 
 from contract import nets
 from contract.arms import CASES, Case
-from contract.quadratic import run, setting
+from contract.quadratic import build, run, setting
 from contract.spies import attending, rounds
 from contract.test_executors import assert_same
 from heterobench import keyed
-from heterobench.config.schema import LocalWork, ScheduleFile
+from heterobench.availability import Attendance
+from heterobench.config.schema import Availability, LocalWork, ScheduleFile
 from heterobench.engine import checkpoint
 from heterobench.engine.synchronous import Setting, advance, begin
 from heterobench.errors import RunError
@@ -179,6 +180,40 @@ def test_rounds_without_anybody_are_as_if_they_were_not(case, monkeypatch):
     assert all(same) if reason is None else not all(same), reason
 
 
+PATTERNS = {
+    "bernoulli": Availability(pattern="bernoulli", mean=0.15),
+    "markov": Availability(pattern="markov", mean=0.15, transition=0.2),
+    "cyclic": Availability(pattern="cyclic", mean=0.15, period=9),
+}
+
+
+@pytest.mark.parametrize("rule", PATTERNS.values(), ids=PATTERNS)
+def test_turns_count_the_rounds_in_which_anybody_took_part(rule):
+    """What phases and the server are told, in a stream: who is there may have no examples."""
+    base, told, served = build("fedavg", lr=0.05)[0], {}, {}
+
+    def serve(server, up, info):
+        served[info.round] = info.turn
+        return base.serve(server, up, info)
+
+    listening = replace(base, serve=serve)
+
+    def at(phase):
+        told[phase.round] = (phase.turn, phase.turns)
+        return listening
+
+    schedule = ScheduleFile(title="", availability=rule)
+    phased = replace(base, at=at, tags=base.tags | {"length"})  # who is told how many there are
+    run(setting(phased, streamed(), nets.task(F64), rounds=20, epochs=1, schedule=schedule))
+    attendance = Attendance(rule, 0, np.full(len(SIZES), rule.mean))
+    there = np.stack([attendance(round) for round in range(20)])
+    come = (there & np.repeat(held_by_stage()[[0, -1]], 10, axis=0)).any(1)
+    assert 0 < come.sum() < there.any(1).sum()
+    before = [int(come[:round].sum()) for round in range(20)]
+    assert [told[round] for round in range(20)] == [(count, come.sum()) for count in before]
+    assert served == {round: before[round] for round in np.flatnonzero(come)}
+
+
 # whole passes -------------------------------------------------------------------------------------------------------
 
 
@@ -273,3 +308,45 @@ def test_a_server_that_chooses_somebody_who_cannot_train_is_told_so(wrong):
     broken = replace(s.algorithm, select=lambda server, given: (server, np.array(wrong, np.int64)))
     with pytest.raises(RunError, match=r"round 6: the method chooses the clients .*; allowed: different clients"):
         advance(replace(s, algorithm=broken), state)
+
+
+# drawn crossings ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", range(8))
+@every
+def test_drawn_crossings(case, number, tmp_path):
+    """Schedules, streams and sizes as they are drawn: finite, the same on all executors, and after three kills."""
+    draw = np.random.default_rng(number)
+    algorithm, _ = case.build(lr=0.05)
+    federation = streamed() if draw.random() < 0.5 else nets.federation(SIZES, dtype=F64)
+    low = draw.uniform(0.05, 0.6)
+    work = {"local_work": LocalWork(min=low)} if draw.random() < 0.6 else {"stragglers": 0.5}
+    rule = PATTERNS[draw.choice(list(PATTERNS))].model_copy(update={"mean": draw.uniform(0.1, 0.6)})
+    comes = "selective" not in algorithm.tags
+    who = {"availability": rule} if comes else {"participation": draw.uniform(0.1, 1.0)}
+    given = {
+        "rounds": int(draw.integers(3, 14)),
+        "epochs": int(draw.integers(1, 4)),
+        "batch_size": int(draw.integers(1, 7)),
+        "seed": number,
+        "schedule": ScheduleFile(title="", **who, **work),
+    }
+
+    def fresh(executor=None):
+        s = setting(algorithm, federation, nets.task(F64), **given)
+        return replace(s, executor=executor) if executor else s
+
+    if fresh().turns and not fresh().turns[-1]:
+        with pytest.raises(RunError, match="nobody comes"):
+            begin(fresh())
+        return
+    states = [begin(fresh()), *rounds(fresh(), given["rounds"])]
+    assert all(torch.isfinite(value).all() for value in tensors(states[-1]))
+    for executor, tolerance in ((Workers(2), 0), (Vmap(), 1e-8)):
+        with closing(executor):
+            assert_same(run(fresh(executor)), states[-1], tolerance)
+    for round in draw.choice(given["rounds"], 3):
+        checkpoint.save(tmp_path / str(round), states[round], {}, {})
+        assert_equal(run(fresh(), checkpoint.load(tmp_path / str(round))[0]), states[-1])

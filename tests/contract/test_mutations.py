@@ -13,7 +13,7 @@ import pytest
 
 import heterobench
 from contract.arms import PROJECT
-from mutants import aggregation, engine, evaluation, methods, report, selection, statistics
+from mutants import aggregation, engine, evaluation, integrity, methods, report, selection, statistics
 from mutants.mutation import Edit, Mutation, once
 from recomputed.project import GIVEN, evaluate, make, of
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 
 PACKAGE = Path(heterobench.__file__).parent
 PASSED, FAILED = 0, 1  # exit codes of pytest; 2 to 5 say that it was interrupted, misused or found nothing to run
-LISTS = (methods, statistics, selection, evaluation, aggregation, report, engine)
+LISTS = (methods, statistics, selection, evaluation, aggregation, report, engine, integrity)
 MUTATIONS = [mutation for each in LISTS for mutation in each.MUTATIONS]
 
 # In the other process: is it really the copy that is tested? An error here is neither PASSED nor FAILED.

@@ -30,7 +30,13 @@ MUTATIONS = [
         MEANS,
     ),
     once("stats/intervals.py", "a normal quantile", "stdtrit(degrees,", "stdtrit(10**9,", MEANS),
-    once("stats/intervals.py", "one-sided quantile", "(1 + level) / 2))", "level))", MEANS),
+    once(
+        "stats/intervals.py",
+        "one-sided quantile",
+        "stdtrit(degrees, (1 + level) / 2)",
+        "stdtrit(degrees, level)",
+        MEANS,
+    ),
     once(
         "stats/intervals.py",
         "population instead of sample deviation",
@@ -167,10 +173,16 @@ MUTATIONS = [
     once(
         "stats/improvement.py",
         "ties count nothing",
-        "better + equal / 2",
-        "better + equal * 0",
+        "(first[:, None] == second) / 2",
+        "(first[:, None] == second) * 0",
         UNIT + "stats_profiles.py::test_probability_of_improvement_is_the_share_of_pairs",
     ),
-    once("report/differences.py", "differences have the other sign", "zip(a - b, kept", "zip(b - a, kept", COMPARISON),
+    once(
+        "report/differences.py",
+        "differences have the other sign",
+        "np.where(kept, a - b, np.nan)",
+        "np.where(kept, b - a, np.nan)",
+        COMPARISON,
+    ),
 ]
 MUTATIONS = given("evaluated", MUTATIONS)

@@ -137,8 +137,8 @@ MUTATIONS = [
     once(
         "executor/local.py",
         "shares of local work are rounded down",
-        "work.share * len(whole) + 0.5",
-        "work.share * len(whole)",
+        "work.share * len(plan) + 0.5",
+        "work.share * len(plan)",
         PARTICIPATION + "test_a_share_is_that_of_the_steps_at_least_one",
     ),
     once(

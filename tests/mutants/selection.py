@@ -65,8 +65,8 @@ MUTATIONS = [
     once(
         "training.py",
         "a run that goes on takes the newest model for the best",
-        '{"selected": best.theta}',
-        '{"selected": theta}',
+        'checkpoint.save(folder, state, {"selected": best.theta}',
+        'checkpoint.save(folder, state, {"selected": theta}',
         AGAIN,
     ),
     once(
@@ -86,8 +86,8 @@ MUTATIONS = [
     once(
         "training.py",
         "snapshots are of the best model so far",
-        "state.round), setting.task.layout, theta, notes)",
-        "state.round), setting.task.layout, best.theta, notes)",
+        "saved_model.save(path, setting.task.layout, theta, notes)",
+        "saved_model.save(path, setting.task.layout, best.theta, notes)",
         SCORES,
     ),
     once("tuning.py", "the last round of a trial counts", "accuracies.index(max(finite))", "-1", BEST_ROUND),

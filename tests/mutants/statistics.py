@@ -12,29 +12,29 @@ GEOMETRY = HERE + "test_ggeur_draws_with_the_covariance_of_all_clients_together"
 FEDLD = HERE + "test_fedld_rounds_the_number_of_directions_down"
 DEFAULTS = HERE + "test_diloco_has_the_published_settings_by_default"
 NESTEROV = HERE + "test_dilocos_outer_steps_are_nesterov_on_the_plain_mean"
-WHOLE = "share = 1.0 if algorithm.epochs else schedules.share("
+WHOLE = "whole = algorithm.statistics or algorithm.whole("
 
 MUTATIONS = [
-    once("engine/synchronous.py", "AFL's sums are cut short by local_work", WHOLE, "share = schedules.share(", AFL),
+    once("executor/local.py", "AFL's sums are cut short by local_work", WHOLE, "whole = algorithm.whole(", AFL),
     once(
-        "engine/synchronous.py",
+        "executor/local.py",
         "CCVR's statistics are cut short by local_work",
         WHOLE,
-        "share = schedules.share(",
+        "whole = algorithm.whole(",
         GAUSSIANS + "[ccvr]",
     ),
     once(
-        "engine/synchronous.py",
+        "executor/local.py",
         "GGEUR's statistics are cut short by local_work",
         WHOLE,
-        "share = schedules.share(",
+        "whole = algorithm.whole(",
         GAUSSIANS + "[ggeur]",
     ),
     once(
-        "algorithms/_gaussians.py",
+        "engine/synchronous.py",
         "statistics are of the budget's epochs",
-        "reduce=reduce, epochs=1)",
-        "reduce=reduce)",
+        "1 if algorithm.statistics else setting.budget.local_epochs",
+        "setting.budget.local_epochs",
         GAUSSIANS,
     ),
     once(
@@ -79,7 +79,7 @@ MUTATIONS = [
     once(
         "algorithms/diloco.py",
         "another outer step size by default",
-        "server_lr: float = Field(0.7,",
+        "server_lr: Positive = Field(0.7,",
         "server_lr: float = Field(1.0,",
         DEFAULTS,
     ),
