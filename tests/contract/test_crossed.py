@@ -189,11 +189,11 @@ PATTERNS = {
 
 @pytest.mark.parametrize("rule", PATTERNS.values(), ids=PATTERNS)
 def test_turns_count_the_rounds_in_which_anybody_took_part(rule):
-    """What phases and the server are told, in a stream: who is there may have no examples."""
+    """What phases and the server are told, in a stream: who is there may have no examples, and yet belongs to all."""
     base, told, served = build("fedavg", lr=0.05)[0], {}, {}
 
     def serve(server, up, info):
-        served[info.round] = info.turn
+        served[info.round] = info.turn, info.population
         return base.serve(server, up, info)
 
     listening = replace(base, serve=serve)
@@ -211,7 +211,7 @@ def test_turns_count_the_rounds_in_which_anybody_took_part(rule):
     assert 0 < come.sum() < there.any(1).sum()
     before = [int(come[:round].sum()) for round in range(20)]
     assert [told[round] for round in range(20)] == [(count, come.sum()) for count in before]
-    assert served == {round: before[round] for round in np.flatnonzero(come)}
+    assert served == {round: (before[round], len(SIZES)) for round in np.flatnonzero(come)}
 
 
 # whole passes -------------------------------------------------------------------------------------------------------
