@@ -277,7 +277,7 @@ def store(data: ReportData) -> None:
         write(benchmark, scenario.name, tables)
         manifest = {"heterogeneity": {"label_total_variation_mean": 0.25, "size_gini": 0.125}}
         for seed in benchmark.seeds:
-            write_json(benchmark.project.partition_manifest(scenario.dataset, scenario.partition, seed), manifest)
+            write_sealed(benchmark.project.partition_manifest(scenario.dataset, scenario.partition, seed), manifest)
         counts = generator(0, "picture").integers(0, 50, (10, 10))
         picture = benchmark.project.partition_picture(scenario.dataset, scenario.partition)
         draw_picture(counts, scenario.partition_file.title, picture)

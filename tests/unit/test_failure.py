@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -135,11 +136,13 @@ def test_a_damaged_prepared_file_is_named(name, damage, prepared):
     assert open_dataset(prepared, "digits").train_x.dtype == np.uint8
 
 
-@pytest.mark.parametrize("content", [b"", b"\xff", b"[]", b"{}", b'{"file": 3, "hash": "x", "data_hash": "y"}'])
+@pytest.mark.parametrize("content", [b"", b"\xff", b"[]", b"{}", b'{"file": 3, "hash": "x", "seal": "y"}', None])
 def test_a_damaged_manifest_of_a_partition_is_named(content, prepared):
     path = prepared.partition_manifest("digits", "iid", 0)
     kept = path.read_bytes()
-    path.write_bytes(content)
+    altered = re.sub(rb'"clients": \d+', b'"clients": 11', kept)
+    assert altered != kept
+    path.write_bytes(altered if content is None else content)
     try:
         with pytest.raises(PartitionError, match=r"seed-0.json: altered or damaged.*make the partition again"):
             open_partition(prepared, "digits", "iid", 0)

@@ -17,8 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from heterobench.config.schema import PartitionFile
-from heterobench.errors import PartitionError
-from heterobench.files import atomic, json_object, write_json
+from heterobench.errors import PartitionError, RunError
+from heterobench.files import atomic, read_sealed, write_sealed
 from heterobench.partition import heterogeneity
 from heterobench.partition.partition import ABSENT, DETAILS, Partition, draw
 from heterobench.partition.rows import Rows
@@ -70,7 +70,7 @@ def _make(project, dataset, data_hash, labels, attributes, inputs, classes, file
         "configuration": file.model_dump(mode="json", exclude={"title", "reference"}),
         "heterogeneity": heterogeneity.summary(measured),
     }
-    write_json(project.partition_manifest(dataset, name, seed), manifest)
+    write_sealed(project.partition_manifest(dataset, name, seed), manifest)
     return manifest
 
 
@@ -158,12 +158,12 @@ def open_partition(project: Project, dataset: str, name: str, seed: int) -> tupl
 def read_manifest(project: Project, dataset: str, name: str, seed: int) -> dict[str, Any]:
     """The manifest of the partition of one seed; PartitionError if it cannot be used."""
     path = project.partition_manifest(dataset, name, seed)
-    if not path.is_file():
-        raise PartitionError(f"{path}: no such manifest; make partition {name} of {dataset} first")
-    manifest = json_object(path) or {}
-    if not all(isinstance(manifest.get(key), str) for key in ("file", "hash", "data_hash")):
-        raise PartitionError(_altered(path, "it is not a partition's manifest"))
-    return manifest
+    try:
+        return read_sealed(path)
+    except FileNotFoundError:
+        raise PartitionError(f"{path}: no such manifest; make partition {name} of {dataset} first") from None
+    except (OSError, RunError) as error:
+        raise PartitionError(_altered(path, f"it is not a partition's manifest ({error})")) from None
 
 
 def _table(partition: Partition, counts: np.ndarray, measured: dict, staged: np.ndarray | None) -> pa.Table:

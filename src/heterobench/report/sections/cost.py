@@ -22,7 +22,8 @@ READING = (
     "Simulated time is what the declared devices and links of the schedule would take. Energy is measured where the "
     "hardware has a counter, and a model of the CPU's where it has none; the heading of its column says so.",
     "To target: what it took to reach a validation accuracy that was fixed beforehand. A value after > is a lower "
-    "bound: some runs did not get there within their budget, and each of these counts with its whole budget.",
+    "bound: some runs did not get there within their budget, and each of these counts with its whole budget. Runs that "
+    "failed, diverged or are missing are in no mean of costs.",
 )
 CAPTIONS: dict[str, str] = {}
 ALWAYS = ("bytes_up", "bytes_down", "seconds")
@@ -33,8 +34,8 @@ SPENT = (
 )
 REACHED = (
     "Target: a validation accuracy, interpolated between evaluated rounds of the best so far. > x: some runs did not "
-    "reach the target in their budget (reached/all runs beside it). Each of these counts with its whole budget, so x "
-    "is a lower bound of the mean."
+    "reach the target in their budget (reached/all runs beside it). Each that was computed to its end counts with its "
+    "whole budget, so x is a lower bound of the mean; runs that failed or are missing are not in it."
 )
 
 

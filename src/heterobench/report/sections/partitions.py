@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from heterobench.files import json_object
+from heterobench.errors import RunError
+from heterobench.files import read_sealed
 from heterobench.resolve import Benchmark
 
 if TYPE_CHECKING:
@@ -48,8 +49,12 @@ def pictures(data: ReportData) -> list[tuple[str, Path]]:
     for dataset, name in dict.fromkeys((s.dataset, s.partition) for s in benchmark.scenarios):
         manifest = benchmark.project.partition_manifest(dataset, name, seed)
         picture = benchmark.project.partition_picture(dataset, name)
-        measured = (json_object(manifest) or {}).get("heterogeneity")
-        if not (measured and picture.is_file()):
+        if not (manifest.is_file() and picture.is_file()):
+            continue
+        try:
+            measured = read_sealed(manifest)["heterogeneity"]
+        except RunError as error:
+            result.append((f"{name}, {dataset}, seed {seed}: not measured here, {error}", picture))
             continue
         title = next(s.partition_file.title for s in benchmark.scenarios if s.partition == name)
         caption = (
