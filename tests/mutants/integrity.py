@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mutants.mutation import once
+from mutants.mutation import Edit, Mutation, once
 
 DIVERGED = "unit/test_diverged.py::"
 EVIDENCE = "unit/test_evidence.py::"
@@ -12,6 +12,8 @@ DESIGN = "unit/test_tuning_design.py::"
 LOCK = "unit/test_workflow_lock.py::"
 SUPERSEDED = "unit/test_tracking_superseded.py::"
 COVERAGE = "unit/test_stats_coverage.py::"
+BAND = "unit/test_stats_profiles.py::test_band_holds_the_profile_and_is_the_wider_of_two_intervals"
+TURNS = CROSSED + "test_turns_count_the_rounds_in_which_anybody_took_part"
 
 MUTATIONS = [
     once(
@@ -33,7 +35,7 @@ MUTATIONS = [
         "a run that has diverged goes on to its last round",
         "while state.round < last and not lost:",
         "while state.round < last:",
-        DIVERGED + "test_a_diverged_run_is_not_run_again_and_has_the_same_bits_every_time",
+        DIVERGED + "test_a_model_of_nans_has_no_accuracy",
     ),
     once(
         "training.py",
@@ -77,7 +79,7 @@ MUTATIONS = [
         "rounds without anybody count as turns",
         "return (0, *np.cumsum(there).tolist())",
         "return tuple(range(len(there) + 1))",
-        CROSSED + "test_turns_count_the_rounds_in_which_anybody_took_part",
+        TURNS,
     ),
     once(
         "executor/local.py",
@@ -120,5 +122,78 @@ MUTATIONS = [
         "float(np.linalg.norm(apart.mean(axis=0)))",
         "float(np.linalg.norm(apart)) / len(apart)",
         COVERAGE + "test_interval_over_seeds_of_a_difference_over_scenarios",
+    ),
+    once(
+        "stats/intervals.py",
+        "gaps take no degrees of freedom",
+        "1 / float(np.mean(1 / count)) - 1",
+        "float(np.sum(count - 1))",
+        COVERAGE + "test_interval_over_seeds_with_gaps_is_not_too_narrow",
+    ),
+    once("stats/intervals.py", "what never happened never will", "z2 / (4 * count**2)", "0 / (4 * count**2)", BAND),
+    once(
+        "stats/intervals.py",
+        "the interval of a share is around it",
+        "centre = (p + z2 / (2 * count)) / (1 + z2 / count)",
+        "centre = p",
+        BAND,
+    ),
+    once(
+        "executor/local.py",
+        "phases are told the round",
+        "rounds, self.turn(round), turns)",
+        "rounds, round, turns)",
+        TURNS,
+    ),
+    once(
+        "engine/synchronous.py",
+        "the server is told the round",
+        "turn = setting.local.turn(round)",
+        "turn = round",
+        TURNS,
+    ),
+    once(
+        "algorithms/ggeur.py",
+        "clients count by their own numbers of examples",
+        "base = fedavg.make(hp)",
+        'base = fedavg.make(hp.model_copy(update={"weighting": "weighted"}))',
+        "cards/test_ggeur.py::test_clients_count_equally_although_they_differ_in_their_own_numbers",
+    ),
+    Mutation(
+        "a trial that has diverged keeps what it had reached",
+        (
+            Edit("tuning.py", "if not finite or not math.isfinite(accuracies[-1]):", "if not finite:"),
+            Edit("tuning.py", "if rounds and math.isnan(", "if False and math.isnan("),
+            Edit("tuning.py", 'end := run.end) and end["status"] ==', 'end := run.end) and "" =='),
+        ),
+        (DIVERGED + "test_tuning_never_chooses_a_trial_that_diverges",),
+    ),
+    once(
+        "tuning.py",
+        "the first stage is judged on validation examples whatever the rule",
+        "trial: trials.ruling(trial) for trial",
+        "trial: trials.validation(trial) for trial",
+        DESIGN + "test_the_second_stage_is_around_what_the_rule_of_the_table_chooses",
+    ),
+    once(
+        "tuning.py",
+        "the second stage is not compared with the first at the cut",
+        ".tuned), 2, [base])",
+        ".tuned), 2)",
+        DESIGN + "test_the_second_stage_is_compared_with_the_best_of_the_first_at_the_cut",
+    ),
+    once(
+        "tracking/superseded.py",
+        "links find the runs that were replaced",
+        "= 'false'\"",
+        "!= 'none'\"",
+        SUPERSEDED + "test_ui_prints_links_that_search_for_current_runs",
+    ),
+    once(
+        "tracking/superseded.py",
+        "runs of another project are marked",
+        "return owner is None or run.data.tags.get(entries.PROJECT) == owner",
+        "return True",
+        SUPERSEDED + "test_a_project_changes_no_run_of_another",
     ),
 ]
