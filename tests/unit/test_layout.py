@@ -73,7 +73,9 @@ def test_curves_that_all_end_alike_leave_room_for_their_numbers(value, tmp_path)
     curves.loc[curves["metric"] == "test_accuracy", "value"] = value
     for scenario in benchmark.scenarios:
         inside(single(benchmark, scenario, curves, {}))
-    inside(overview(benchmark, {scenario.name: curves for scenario in benchmark.scenarios}, {}, "rounds"))
+    figure = overview(benchmark, {scenario.name: curves for scenario in benchmark.scenarios}, {}, "rounds")
+    inside(figure)
+    assert all(tick == round(tick) for tick in figure.axes[0].get_xticks())  # there is no round 2.5
 
 
 class Tags(HTMLParser):

@@ -11,7 +11,7 @@ import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from heterobench.files import atomic
 from heterobench.report import labels
@@ -153,6 +153,7 @@ def panels(
                 ax.set_ylabel(up)
             if index + columns >= len(scenarios):
                 ax.set_xlabel(across)
+                _whole(ax)
                 ax.tick_params(labelbottom=True)
         limits([ax for ax in axes.flat if ax.figure is not None])
         _make_room(figure, axes[0, 0])
@@ -190,6 +191,7 @@ def single(benchmark: Benchmark, scenario: Scenario, frame: pd.DataFrame, levels
         ends = _draw(ax, benchmark, scenario, frame, levels, "rounds")
         ax.set_title(title, color="#1c1e21")
         ax.set_xlabel("Round")
+        _whole(ax)
         ax.set_ylabel("Test accuracy (%)")
         _limits([ax])
         _make_room(figure, ax)
@@ -283,6 +285,12 @@ def _log_limits(axes: list) -> None:
         ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if near else (1,)))
         ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         ax.yaxis.set_minor_formatter(NullFormatter())
+
+
+def _whole(ax) -> None:
+    """Ticks at whole numbers where the horizontal axis counts rounds: there is no round 2.5."""
+    if ax.get_xlabel() == ACROSS["rounds"]:
+        ax.xaxis.set_major_locator(MaxNLocator(nbins="auto", steps=[1, 2, 5, 10], integer=True))
 
 
 def _make_room(figure: Figure, ax) -> None:
