@@ -87,6 +87,7 @@ def make_benchmark(
 
     def arm(name, title):
         algorithm = "fedopt" if name in ("fedavgm", "fedadagrad", "fedadam", "fedyogi") else name
+        algorithm = "fedavg" if name.startswith("variant-") else algorithm
         settings = {"optimizer": "momentum" if name == "fedavgm" else name[3:]} if algorithm == "fedopt" else {}
         return Arm(name, title, algorithm, {}, settings)
 

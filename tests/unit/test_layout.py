@@ -16,8 +16,8 @@ from compared import texts
 from heterobench import words
 from heterobench.partition.picture import draw_picture
 from heterobench.report import latex, render, sections
-from heterobench.report.figures import save
-from reports import make_benchmark, make_data
+from heterobench.report.figures import overview, save, single
+from reports import make_benchmark, make_data, make_frames
 
 TITLES = {
     "capitals": "FEDERATED AVERAGING WITH THE STEP SIZE OF ITS AUTHORS",
@@ -63,6 +63,19 @@ def test_every_figure_holds_every_title(key, tmp_path):
                 save(figure, tmp_path / "a.svg")
                 drawn += 1
     assert drawn > 3
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0, 0.99951])
+def test_curves_that_all_end_alike_leave_room_for_their_numbers(value, tmp_path):
+    """A narrow range has long numbers at its ticks: 100.25 takes more room than 80."""
+    benchmark = make_benchmark(tmp_path, {"iid": "IID"}, {"fedavg": "FedAvg", "fedprox": "FedProx"}, seeds=2, rounds=4)
+    _, curves = make_frames(benchmark)
+    curves.loc[curves["metric"] == "test_accuracy", "value"] = value
+    for scenario in benchmark.scenarios:
+        inside(single(benchmark, scenario, curves, {}))
+    figure = overview(benchmark, {scenario.name: curves for scenario in benchmark.scenarios}, {}, "rounds")
+    inside(figure)
+    assert all(tick == round(tick) for tick in figure.axes[0].get_xticks())  # there is no round 2.5
 
 
 class Tags(HTMLParser):

@@ -257,6 +257,24 @@ def test_runs_that_never_reach_the_target_give_a_lower_bound(benchmark, frames):
     assert "&gt; 19.2" in render.to_html(table)
 
 
+def test_a_bound_leaves_out_the_runs_without_an_end_and_says_so(benchmark, frames):
+    """Of five runs two reach the target, one spends its budget of 30 rounds, one diverges and stops, one is missing."""
+    iid = benchmark.scenarios[0].name
+    evaluation, ledger = lose(frames[0].copy(), make_ledger(benchmark), iid, "fedprox", [4])
+    at = pick(evaluation, iid, "fedprox", "run", "rounds_to_target")
+    evaluation.loc[at, "value"] = [10, math.inf, 14, math.inf]
+    stopped = pick(evaluation, iid, "fedprox", "run", "rounds")
+    evaluation.loc[stopped, "value"] = [30, 30, 30, math.nan]
+    of = (ledger["scenario"] == iid) & (ledger["arm"] == "fedprox") & (ledger["seed"] == 3)
+    ledger.loc[of, "status"] = "diverged"
+    table = tables_of(benchmark, evaluation, ledger)["target"]
+    made = cell(table, "fedprox", "rounds_to_target", iid)
+    assert (made.value, made.bound, made.runs) == ((10 + 30 + 14) / 3, True, "2/5")
+    said = next(note for note in table.notes if note.startswith("Target:"))
+    assert "mean over the runs that are there" in said
+    assert "left out of x" in said
+
+
 def test_benchmark_without_target_has_no_such_columns(tmp_path):
     benchmark = make_benchmark(tmp_path, {"iid": "IID"}, target=None, seeds=2)
     done = tables_of(benchmark, make_frames(benchmark)[0])

@@ -115,9 +115,13 @@ def _by_seed(evaluation: pd.DataFrame, benchmark: Benchmark) -> Values:
 
 
 def _bound(metric: str, found: dict[int, float], values: Values, scenario: str, arm: str) -> float:
-    """Mean over all runs with each run that never reached the target counted as if it did at its very end."""
+    """Mean over the runs that are there, each that never reached the target counted as if it did at its very end.
+
+    A diverged run has no end and is left out: it never gets there, so that the mean stays below the true one.
+    """
     if metric not in CENSORED_AT or all(math.isfinite(value) for value in found.values()):
         return math.nan
     end = values.get((scenario, arm, "run", CENSORED_AT[metric]), {})
-    censored = [value if math.isfinite(value) else end.get(seed, math.nan) for seed, value in found.items()]
-    return math.fsum(censored) / len(censored)  # NaN where the length of such a run is not known
+    counted = [value if math.isfinite(value) else end.get(seed, math.nan) for seed, value in found.items()]
+    known = [value for value in counted if math.isfinite(value)]
+    return math.fsum(known) / len(known) if known else math.nan

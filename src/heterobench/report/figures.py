@@ -11,7 +11,7 @@ import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from heterobench.files import atomic
 from heterobench.report import labels
@@ -153,8 +153,10 @@ def panels(
                 ax.set_ylabel(up)
             if index + columns >= len(scenarios):
                 ax.set_xlabel(across)
+                _whole(ax)
                 ax.tick_params(labelbottom=True)
         limits([ax for ax in axes.flat if ax.figure is not None])
+        _make_room(figure, axes[0, 0])
         look = styles(benchmark)
         handles = [matplotlib.lines.Line2D([], [], **look[arm.name]) for arm in order]
         figure.legend(
@@ -189,8 +191,10 @@ def single(benchmark: Benchmark, scenario: Scenario, frame: pd.DataFrame, levels
         ends = _draw(ax, benchmark, scenario, frame, levels, "rounds")
         ax.set_title(title, color="#1c1e21")
         ax.set_xlabel("Round")
+        _whole(ax)
         ax.set_ylabel("Test accuracy (%)")
         _limits([ax])
+        _make_room(figure, ax)
         if direct:
             _label_ends(figure, ax, ends, shown)
         else:
@@ -281,6 +285,21 @@ def _log_limits(axes: list) -> None:
         ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if near else (1,)))
         ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         ax.yaxis.set_minor_formatter(NullFormatter())
+
+
+def _whole(ax) -> None:
+    """Ticks at whole numbers where the horizontal axis counts rounds: there is no round 2.5."""
+    if ax.get_xlabel() == ACROSS["rounds"]:
+        ax.xaxis.set_major_locator(MaxNLocator(nbins="auto", steps=[1, 2, 5, 10], integer=True))
+
+
+def _make_room(figure: Figure, ax) -> None:
+    """Move the left edge of the panels where the labels of the vertical axis, that of `ax`, are wider than the edge."""
+    low, high = ax.get_ylim()
+    ticks = [tick for tick in ax.get_yticks() if low <= tick <= high]
+    numbers = widest(ax.yaxis.get_major_formatter().format_ticks(ticks))
+    needed = (numbers + SIZE * 1.32 / 72 + 0.18) / figure.get_size_inches()[0]
+    figure.subplots_adjust(left=max(figure.subplotpars.left, needed))
 
 
 def spaced(wanted: list[float], gap: float, low: float, high: float) -> list[float]:

@@ -227,7 +227,10 @@ def marked(table: Table) -> Table:
     used -= {mark for mark, _ in table.footnotes}
     known = tuple(note for note in MARKS if note[0] in used)
     partial = any(cell.runs and not cell.bound for _, _, row in table.bodies for cell in row.cells)
-    note = "k/n: only k of n runs gave a finite value, and the mean is over these; the others diverged or are missing."
+    note = (
+        "k/n: only k of n runs gave a finite value, and the mean is over these; the others failed, diverged or are "
+        "missing."
+    )
     return replace(table, footnotes=known + table.footnotes, notes=table.notes + (note,) * partial)
 
 

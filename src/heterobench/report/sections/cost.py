@@ -23,7 +23,7 @@ READING = (
     "hardware has a counter, and a model of the CPU's where it has none; the heading of its column says so.",
     "To target: what it took to reach a validation accuracy that was fixed beforehand. A value after > is a lower "
     "bound: some runs did not get there within their budget, and each of these counts with its whole budget. Runs that "
-    "failed, diverged or are missing are in no mean of costs.",
+    "failed or are missing, or diverged and stopped before, are left out.",
 )
 CAPTIONS: dict[str, str] = {}
 ALWAYS = ("bytes_up", "bytes_down", "seconds")
@@ -34,8 +34,9 @@ SPENT = (
 )
 REACHED = (
     "Target: a validation accuracy, interpolated between evaluated rounds of the best so far. > x: some runs did not "
-    "reach the target in their budget (reached/all runs beside it). Each that was computed to its end counts with its "
-    "whole budget, so x is a lower bound of the mean; runs that failed or are missing are not in it."
+    "reach the target (reached/all runs beside it). x is a lower bound of the mean over the runs that are there: those "
+    "that did not reach it in their budget count with the whole of it. Runs that failed or are missing are left out of "
+    "x, and so are those that diverged and stopped before they reached it."
 )
 
 
