@@ -92,7 +92,8 @@ def test_a_hyper_parameter_that_is_no_yaml(value, at_home, capsys):
 
 def test_the_traceback_of_an_unforeseen_error_goes_to_a_file(parameters, at_home, capsys, monkeypatch):
     def broken(*_):
-        raise ZeroDivisionError("a fault of ours\nin two lines")
+        undecodable = "\udcff"  # how Python holds a byte of a file's name or an argument that is no text
+        raise ZeroDivisionError(f"a fault of ours {undecodable}\nin two lines")
 
     monkeypatch.setattr("heterobench.commands.listing.show", broken)
     assert at_home(parameters, "list", "models") == 1
@@ -103,6 +104,12 @@ def test_the_traceback_of_an_unforeseen_error_goes_to_a_file(parameters, at_home
     (file,) = (parameters / "results/logs/errors").iterdir()
     assert told.endswith(str(file))
     assert "in broken\n    raise ZeroDivisionError" in file.read_text()
+
+
+def test_an_algorithm_that_no_text_may_be_is_told_as_the_option(parameters, at_home, capsys):
+    assert at_home(parameters, "run", "--algorithm", "\x1b[31m") == 1
+    assert "command line: algorithm: a text has letters" in (told := capsys.readouterr().err)
+    assert "should have been explained" not in told
 
 
 # files of our own ---------------------------------------------------------------------------------------------------
