@@ -33,6 +33,8 @@ def atomic(path: Path, needed: int | None = None) -> Iterator[Path]:
     """
     path = Path(path)
     with writing(path, needed):
+        if path.exists() and not (path.is_file() or path.is_dir()):  # renaming over /dev/null would remove the device
+            raise DiskError(f"{path}: a device or a pipe, which is not replaced. What to do: name a file")
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f"{TEMPORARY}{path.name}.", dir=path.parent)
         try:

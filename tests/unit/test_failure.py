@@ -187,6 +187,11 @@ def test_a_folder_in_the_place_of_a_file_is_named(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(DiskError, match="file"):
         write_json(tmp_path / "file" / "runs.json", [])
+    os.mkfifo(tmp_path / "pipe")  # as /dev/null, which a rename by root would remove
+    with pytest.raises(DiskError, match="pipe: a device or a pipe, which is not replaced"):
+        write_json(tmp_path / "pipe", [])
+    assert (tmp_path / "pipe").is_fifo()
+    (tmp_path / "pipe").unlink()
     with pytest.raises(DiskError, match="choose a shorter"):
         write_json(tmp_path / ("x" * 5000), [])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "runs.json"]  # nothing is left over

@@ -159,7 +159,8 @@ def read_manifest(project: Project, dataset: str, name: str, seed: int) -> dict[
     """The manifest of the partition of one seed; PartitionError if it cannot be used."""
     path = project.partition_manifest(dataset, name, seed)
     if not path.is_file():
-        raise PartitionError(f"{path}: no such manifest; make partition {name} of {dataset} first")
+        command = f"heterobench partition {dataset} {name} --seeds {seed}"
+        raise PartitionError(f"{path}: no such manifest; make partition {name} of {dataset} first: {command}")
     manifest = json_object(path) or {}
     if not all(isinstance(manifest.get(key), str) for key in ("file", "hash", "data_hash")):
         raise PartitionError(_altered(path, "it is not a partition's manifest"))

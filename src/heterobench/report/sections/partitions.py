@@ -41,7 +41,8 @@ def figures(data: ReportData) -> dict[str, Any]:
 def pictures(data: ReportData) -> list[tuple[str, Path]]:
     """(caption, file) of every partition, in the order of the scenarios.
 
-    A partition that has not been drawn has no picture: the workflow was cut off, and its runs are missing too.
+    A partition that has not been drawn has no picture: the workflow was cut off, and its runs are missing too. What is
+    damaged is left out.
     """
     benchmark = data.benchmark
     result, seed = [], min(benchmark.seeds)
@@ -49,7 +50,7 @@ def pictures(data: ReportData) -> list[tuple[str, Path]]:
         manifest = benchmark.project.partition_manifest(dataset, name, seed)
         picture = benchmark.project.partition_picture(dataset, name)
         measured = (json_object(manifest) or {}).get("heterogeneity")
-        if not (measured and picture.is_file()):
+        if not (measured and picture.is_file() and b"<svg" in picture.read_bytes()):
             continue
         title = next(s.partition_file.title for s in benchmark.scenarios if s.partition == name)
         caption = (
