@@ -2,16 +2,35 @@
 
 import logging
 import re
+import reprlib
 
 # What stands between "://" and "@": up to the last "@" before the path; after a "user:" that no port follows also
 # beyond, because passwords are written down with raw slashes. Then the values of parameters with telling names.
 USERINFO = re.compile(r"(?<=://)(?:[^\s/?#]*@|(?!\[)[^\s/?#:@]*:(?!\d+(?:[/?#\s]|$))[^\s@]*@)")
 SECRET = re.compile(r"([?&][^=&\s#]*(?:token|key|secret|passw|pwd|sig|credential|auth)[^=&\s#]*=)[^&\s#'\"]+", re.I)
 
+LONGEST_FOUND = 200  # characters of a value in a message
+
 
 def without_credentials(text: str) -> str:
     """`text` with user and password left out of every address in it, and the values of signatures and tokens."""
     return SECRET.sub(r"\1***", USERINFO.sub("", text))
+
+
+class _Short(reprlib.Repr):
+    def __init__(self):
+        super().__init__()
+        self.maxlevel = 4
+        self.maxstring = self.maxlong = self.maxother = LONGEST_FOUND
+        self.maxdict = self.maxlist = self.maxtuple = self.maxset = self.maxfrozenset = 20
+
+    def repr_int(self, value: int, level: int) -> str:
+        return f"a number of {value.bit_length()} bits" if value.bit_length() > LONGEST_FOUND else repr(value)
+
+
+def short(value: object) -> str:
+    """`value` as a message shows it: a part of it alone where it is long, deep or a number of thousands of digits."""
+    return _Short().repr(value)
 
 
 class HeterobenchError(Exception):

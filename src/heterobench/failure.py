@@ -19,7 +19,8 @@ MEMORY = ("can't allocate memory", "out of memory", "unable to allocate", "bad_a
 
 def explained(error: Exception, arguments: Sequence[str], project: Project | None) -> str:
     """The message for a user. Of an error that nobody foresaw the traceback goes to a file, which is named."""
-    return without_credentials(_explained(error, arguments, project))
+    text = without_credentials(_explained(error, arguments, project))
+    return text.encode(errors="backslashreplace").decode()  # an argument may hold bytes that are no text
 
 
 def _explained(error: Exception, arguments: Sequence[str], project: Project | None) -> str:
@@ -45,6 +46,6 @@ def kept(error: Exception, command: str, project: Project | None) -> Path | str:
     for folder in ([project.results / "logs" / "errors"] if project else []) + [Path(tempfile.gettempdir())]:
         with suppress(OSError):
             folder.mkdir(parents=True, exist_ok=True)
-            (folder / name).write_text(text, encoding="utf-8")
+            (folder / name).write_text(text, encoding="utf-8", errors="backslashreplace")
             return folder / name
     return f"no file, for none can be written:\n{text}"

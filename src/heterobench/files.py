@@ -21,6 +21,7 @@ from heterobench.errors import DamagedFile, DiskError, RunError
 
 TEMPORARY = ".heterobench-"  # begins the names of files that are being written; a killed process leaves them behind
 FAILING = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
+IN_THE_WAY = {errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ELOOP}
 CLOSED = {errno.EROFS: "writable", errno.EACCES: "accessible to this user", errno.EPERM: "accessible to this user"}
 
 
@@ -32,6 +33,8 @@ def atomic(path: Path, needed: int | None = None) -> Iterator[Path]:
     """
     path = Path(path)
     with writing(path, needed):
+        if path.exists() and not (path.is_file() or path.is_dir()):  # renaming over /dev/null would remove the device
+            raise DiskError(f"{path}: a device or a pipe, which is not replaced. What to do: name a file")
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f"{TEMPORARY}{path.name}.", dir=path.parent)
         try:
@@ -66,7 +69,8 @@ def leftover(path: Path) -> bool:
 
 @contextmanager
 def writing(path: Path, needed: int | None = None) -> Iterator[None]:
-    """Turn what the system says of a full, read-only or failing disk while `path` is written into a DiskError."""
+    """Turn what the system says of a full, read-only or failing disk, or of a folder in the place of a file, while
+    `path` is written into a DiskError."""
     try:
         yield
     except Exception as error:  # whoever writes for us has error types of its own
@@ -100,6 +104,11 @@ def cannot_write(error: BaseException, path: Path | None = None, needed: int | N
     folder, reason = path.parent, os.strerror(number)
     if number in CLOSED:
         return f"{path}: {reason}. What to do: make {folder} {CLOSED[number]}, or move the project; nothing is lost"
+    if number in IN_THE_WAY:
+        way = "move away what stands in the place of this file, or of a folder above it"
+        return f"{path}: {reason}. What to do: {way}; nothing is lost"
+    if number == errno.ENAMETOOLONG:
+        return f"{path.name[:40]}...: {reason}. What to do: choose a shorter one"
     what = f"{needed:,} bytes are needed for {path.name}" if needed is not None else f"{path.name} cannot be written"
     free = ""
     with contextlib.suppress(OSError):
@@ -112,7 +121,7 @@ def cannot_write(error: BaseException, path: Path | None = None, needed: int | N
 def _number(error: BaseException) -> int | None:
     """The system's number of an error of writing; libraries hide it in their texts."""
     if isinstance(error, OSError) and error.errno is not None:
-        return error.errno if error.errno in FAILING | CLOSED.keys() else None
+        return error.errno if error.errno in FAILING | IN_THE_WAY | CLOSED.keys() | {errno.ENAMETOOLONG} else None
     text = str(error)
     if (found := re.search(r"\(os error (\d+)\)|\[Errno (\d+)\]", text)) is not None:  # safetensors, pyarrow
         return _number(OSError(int(found[1] or found[2]), ""))

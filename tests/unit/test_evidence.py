@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -169,6 +170,49 @@ def test_damage_is_told_by_evaluation_and_mended_by_training(project, name, dama
     assert (folder.parent / "runs.json").read_bytes() == manifest
     row = ledger(project)
     assert (row["status"], row["error"]) == ("finished", "")
+
+
+def folder_in_its_place(path):
+    path.unlink()
+    path.mkdir()
+
+
+def link_to_itself(path):
+    path.unlink()
+    path.symlink_to(path.name)
+
+
+@pytest.mark.parametrize("damage", [folder_in_its_place, link_to_itself])
+@pytest.mark.parametrize("name", ["config.json", "end.json", "rounds.jsonl", "progress.json", "final.safetensors"])
+def test_what_stands_in_the_place_of_a_file_is_put_aside_and_the_run_made_anew(project, name, damage, caplog):
+    folder = folder_of(project)
+    before = {each: sha256(folder / each) for each in REPEATABLE}
+    damage(folder / name)
+    ledger(project)  # evaluation goes on
+    train(project, "fedavg")
+    assert name in caplog.text
+    assert {each: sha256(folder / each) for each in REPEATABLE} == before
+    assert os.path.lexists(folder.parent / "superseded" / folder.name / "unknown" / name)
+    assert (ledger(project)["status"], ledger(project)["error"]) == ("finished", "")
+
+
+def test_copies_of_models_made_by_hand_are_nobodys(project):
+    """A file manager's copies beside the files: neither read, nor removed, nor taken for the last checkpoint."""
+    folder = folder_of(project)
+    (checkpoint,) = (folder / "checkpoints").glob("*.safetensors")
+    copies = [
+        checkpoint.with_name("round-copy.safetensors"),
+        checkpoint.with_name(f"{checkpoint.stem} (copy).safetensors"),
+    ]
+    copies.append(folder / "snapshots" / "round-one.safetensors")
+    for copy in copies:
+        shutil.copy(checkpoint, copy)
+    before = {each: sha256(folder / each) for each in REPEATABLE}
+    remove(folder / "final.safetensors")
+    train(project, "fedavg")
+    assert {each: sha256(folder / each) for each in REPEATABLE} == before
+    assert checkpoint.is_file()
+    assert all(copy.is_file() for copy in copies)
 
 
 @pytest.mark.parametrize("damage", [altered_digit, flip, cut])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -14,8 +15,8 @@ import pytest
 from heterobench import cli
 from heterobench.config.reading import KINDS
 from heterobench.data.dataset import open_dataset
-from heterobench.errors import DamagedFile, DataError, PartitionError
-from heterobench.files import atomic, leftover, read_json
+from heterobench.errors import DamagedFile, DataError, DiskError, PartitionError
+from heterobench.files import atomic, leftover, read_json, write_json
 from heterobench.partition.store import open_partition
 from heterobench.project import Project
 from miniature import REPOSITORY, miniature
@@ -23,6 +24,7 @@ from miniature import REPOSITORY, miniature
 DAMAGES = {
     "no text": lambda path: path.write_bytes(b"title: \xff\xfe\x00"),
     "a folder": lambda path: (path.unlink(), path.mkdir()),
+    "a pipe": lambda path: (path.unlink(), os.mkfifo(path)),
     "cut": lambda path: path.write_text("title: [a, b"),
     "too deep": lambda path: path.write_text("a: " + "[" * 3000),
     "no date": lambda path: path.write_text("title: 2026-99-99"),
@@ -91,7 +93,8 @@ def test_a_hyper_parameter_that_is_no_yaml(value, at_home, capsys):
 
 def test_the_traceback_of_an_unforeseen_error_goes_to_a_file(parameters, at_home, capsys, monkeypatch):
     def broken(*_):
-        raise ZeroDivisionError("a fault of ours\nin two lines")
+        undecodable = "\udcff"  # how Python holds a byte of a file's name or an argument that is no text
+        raise ZeroDivisionError(f"a fault of ours {undecodable}\nin two lines")
 
     monkeypatch.setattr("heterobench.commands.listing.show", broken)
     assert at_home(parameters, "list", "models") == 1
@@ -102,6 +105,12 @@ def test_the_traceback_of_an_unforeseen_error_goes_to_a_file(parameters, at_home
     (file,) = (parameters / "results/logs/errors").iterdir()
     assert told.endswith(str(file))
     assert "in broken\n    raise ZeroDivisionError" in file.read_text()
+
+
+def test_an_algorithm_that_no_text_may_be_is_told_as_the_option(parameters, at_home, capsys):
+    assert at_home(parameters, "run", "--algorithm", "\x1b[31m") == 1
+    assert "command line: algorithm: a text has letters" in (told := capsys.readouterr().err)
+    assert "should have been explained" not in told
 
 
 # files of our own ---------------------------------------------------------------------------------------------------
@@ -172,3 +181,56 @@ def test_what_a_killed_process_was_writing_is_known_as_such(tmp_path):
         temporary.write_text("whole")
     assert not leftover(tmp_path / "table.csv")
     assert json.dumps(sorted(p.name for p in tmp_path.iterdir() if not leftover(p))) == '["table.csv"]'
+
+
+def test_a_folder_in_the_place_of_a_file_is_named(tmp_path):
+    (tmp_path / "runs.json" / "x").mkdir(parents=True)
+    with pytest.raises(DiskError, match=r"runs\.json: Is a directory\. What to do: move away"):
+        write_json(tmp_path / "runs.json", [])
+    (tmp_path / "file").touch()
+    with pytest.raises(DiskError, match="file"):
+        write_json(tmp_path / "file" / "runs.json", [])
+    os.mkfifo(tmp_path / "pipe")  # as /dev/null, which a rename by root would remove
+    with pytest.raises(DiskError, match="pipe: a device or a pipe, which is not replaced"):
+        write_json(tmp_path / "pipe", [])
+    assert (tmp_path / "pipe").is_fifo()
+    (tmp_path / "pipe").unlink()
+    with pytest.raises(DiskError, match="choose a shorter"):
+        write_json(tmp_path / ("x" * 5000), [])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "runs.json"]  # nothing is left over
+
+
+def test_a_long_value_is_told_in_short(parameters, at_home, capsys):
+    path = parameters / "params" / "config.yaml"
+    kept, number = path.read_bytes(), f"0x{'f' * 9999}"
+    try:
+        for line in (
+            f"threads: {number}",
+            f"benchmarks: {'x' * 9999}",
+            f"benchmarks: [{'x' * 9999}]",
+            f"preset: {'x' * 9999}",
+        ):
+            path.write_text(line)
+            assert at_home(parameters, "report", "--benchmark", "label-skew") == 1
+            told = capsys.readouterr().err
+            assert "params/config.yaml: " + line.split(":")[0] in told
+            assert len(told) < 1000
+    finally:
+        path.write_bytes(kept)
+
+
+LAUGHS = "\n".join(f"  - &a{i} [{', '.join(['x' if i == 0 else f'*a{i - 1}'] * 9)}]" for i in range(9))
+
+
+@pytest.mark.parametrize("text", [f"title:\n{LAUGHS}", "&a\ntitle: T\noptions: {x: *a}"], ids=["billions", "endless"])
+def test_aliases_that_make_a_file_huge_are_refused(text, parameters, at_home, capsys):
+    path = parameters / "params" / "models" / "softmax.yaml"
+    kept = path.read_bytes()
+    try:
+        path.write_text(text)
+        assert at_home(parameters, "list", "models") == 1
+        told = capsys.readouterr().err
+        assert "params/models/softmax.yaml: " in told
+        assert "values, aliases written out: allowed are 100,000" in told
+    finally:
+        path.write_bytes(kept)

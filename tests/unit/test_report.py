@@ -894,8 +894,10 @@ def test_a_partition_that_was_never_drawn_has_no_picture_and_stops_nothing(tmp_p
     assert len(partitions.pictures(read(benchmark))) == 2
     drawn = benchmark.scenarios[0]
     benchmark.project.partition_manifest(drawn.dataset, "dirichlet-0.1", 0).unlink()
-    ((caption, _),) = partitions.pictures(read(benchmark))
+    ((caption, picture),) = partitions.pictures(read(benchmark))
     assert caption.startswith("IID")
+    picture.write_bytes(b"")  # damaged
+    assert partitions.pictures(read(benchmark)) == []
 
 
 def test_pictures_that_are_missing_or_of_another_kind_are_errors(tmp_path):

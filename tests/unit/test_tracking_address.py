@@ -95,3 +95,14 @@ def test_killed_page_leaves_no_server(page):
             with contextlib.suppress(psutil.Error):
                 child.kill()
     assert not listens(port)
+
+
+@pytest.mark.parametrize("damage", [os.mkdir, lambda path: os.symlink(path.name, path)], ids=["folder", "loop"])
+def test_what_is_no_file_is_told_at_once(tmp_path, damage):
+    """MLflow itself would try again for minutes."""
+    project = empty_project(tmp_path / "p", store=False)
+    write_run(project)
+    damage(project.root / "mlflow.db")
+    run = track(project)
+    assert run.returncode == 1
+    assert f"{project.root}/mlflow.db: no file, so no database. What to do: move it away" in run.stderr

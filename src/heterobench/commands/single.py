@@ -11,6 +11,7 @@ from typing import Any
 from heterobench import resolve
 from heterobench.config.reading import check_name, load, parse_yaml
 from heterobench.config.schema import ArmEntry, PartitionFile
+from heterobench.config.strict import build
 from heterobench.data.dataset import open_dataset
 from heterobench.data.prepare import prepare
 from heterobench.data.versioned import obtain
@@ -57,7 +58,7 @@ def run_single(project: Project, options: argparse.Namespace) -> None:
     """One run from the command line's options, under results/single/; prints its record's last line and place."""
     arm = resolve.resolve_arm(
         resolve.algorithm_files(project),
-        ArmEntry(algorithm=options.algorithm, hyperparameters=settings(options.set)),
+        build(ArmEntry, {"algorithm": options.algorithm, "hyperparameters": settings(options.set)}, "command line"),
         "--algorithm",
     )
     budget = {name: getattr(options, name) for name in ("rounds", "local_epochs", "batch_size", "evaluate_every")}

@@ -13,6 +13,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator
 
+from heterobench.errors import short
+
 PART = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 LONGEST = 50  # characters of a name; four of them and an ending make a file name of at most 255 bytes
 LONGEST_PATH = 200
@@ -26,7 +28,7 @@ def name_problem(name: str) -> str | None:
     if len(name) <= LONGEST and re.fullmatch(PART, name):
         return None
     return (
-        f"{name!r} is no name: allowed are at most {LONGEST} characters of A-Z, a-z, 0-9, '.', '_' and '-', "
+        f"{short(name)} is no name: allowed are at most {LONGEST} characters of A-Z, a-z, 0-9, '.', '_' and '-', "
         "the first a letter or digit"
     )
 
@@ -37,26 +39,26 @@ def path_problem(path: str) -> str | None:
     if len(path) <= LONGEST_PATH and all(re.fullmatch(PART, part) for part in parts):
         return None
     return (
-        f"{path!r} is no relative path: allowed are at most {LONGEST_PATH} characters, between each '/' and the next "
-        "A-Z, a-z, 0-9, '.', '_' and '-', the first a letter or digit (so no '..')"
+        f"{short(path)} is no relative path: allowed are at most {LONGEST_PATH} characters, between each '/' and the "
+        "next A-Z, a-z, 0-9, '.', '_' and '-', the first a letter or digit (so no '..')"
     )
 
 
 def file_problem(name: str) -> str | None:
     """What is wrong with the name of a file inside a folder; None: nothing."""
-    return f"{name!r} has a '/': allowed is the name of a file" if "/" in name else path_problem(name)
+    return f"{short(name)} has a '/': allowed is the name of a file" if "/" in name else path_problem(name)
 
 
 def package_problem(name: str) -> str | None:
     """What is wrong with the name of an installed package; a dot would import what is before it."""
-    return None if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) else f"{name!r} is no name of a Python package"
+    return None if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) else f"{short(name)} is no name of a Python package"
 
 
 def address_problem(url: str) -> str | None:
     """What is wrong with the address of a file; None: nothing. Whether a file: address may be read is asked later."""
     if re.fullmatch(r"(https?|ftp)://[^\s/]\S*|file:///\S+", url) and url.isprintable():
         return None
-    return f"{url!r} is no address: allowed are https://, http:// and ftp://, and file:/// below the project"
+    return f"{short(url)} is no address: allowed are https://, http:// and ftp://, and file:/// below the project"
 
 
 def title_problem(text: str) -> str | None:

@@ -7,10 +7,13 @@ beyond them is a slip that is told before anything runs.
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
+
+from heterobench.errors import short
 
 LARGEST = 1e20  # of real numbers: its product with another one still has a place in single precision
 
@@ -61,11 +64,11 @@ def argument(kind: Any) -> Callable[[str], int]:
     """A whole number of the command line in the range of `kind`, as a type of argparse."""
 
     def read(text: str) -> int:
+        if not re.fullmatch(r"[+-]?[0-9]{1,30}", text):  # int() would take 1_000 and digits of other scripts as well
+            raise argparse.ArgumentTypeError(f"must be a whole number (found {short(text)})")
         try:
             return TypeAdapter(kind).validate_python(int(text))
         except ValidationError as error:
             raise argparse.ArgumentTypeError(f"{error.errors()[0]['msg']} (found {text})") from None
-        except ValueError:
-            raise argparse.ArgumentTypeError(f"must be a whole number (found {text!r})") from None
 
     return read

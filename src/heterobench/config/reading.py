@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,15 @@ from heterobench.errors import ConfigurationError
 from heterobench.project import Project
 
 KINDS = ("algorithms", "benchmarks", "datasets", "models", "partitions", "schedules")
+LARGEST = 100_000  # values in a parameter file; aliases of aliases make billions of a few lines
 
 
 def read_yaml(path: Path) -> Any:
     """YAML 1.2 (so ``1e-3`` is a number and ``no`` is a word); a key given twice is an error."""
+    if (path := Path(path)).exists() and not (path.is_file() or path.is_dir()):
+        raise ConfigurationError(f"{path}: cannot be read: neither a file nor a link to one")  # a pipe would wait
     try:
-        return parse_yaml(Path(path).read_text(encoding="utf-8"), str(path))
+        return parse_yaml(path.read_text(encoding="utf-8"), str(path))
     except FileNotFoundError:
         raise ConfigurationError(f"{path}: no such file") from None
     except UnicodeDecodeError as error:
@@ -31,9 +35,25 @@ def read_yaml(path: Path) -> Any:
 def parse_yaml(text: str, where: str) -> Any:
     """The value of a YAML text that stands in `where`: a file, an option, an environment variable."""
     try:
-        return YAML(typ="safe").load(text)
+        value = YAML(typ="safe").load(text)
+        size = _expanded(value, {})
     except (YAMLError, ValueError, RecursionError) as error:  # ValueError: 2026-99-99 is a date that is none
         raise ConfigurationError(f"{where}: not valid YAML: {error}") from None
+    if size > LARGEST:
+        how_many = f"{size:,}" if size < math.inf else "endlessly many"
+        raise ConfigurationError(f"{where}: {how_many} values, aliases written out: allowed are {LARGEST:,}")
+    return value
+
+
+def _expanded(value: Any, counted: dict[int, float]) -> float:
+    """How many values there are with every alias written out, each counted once; infinity where one holds itself."""
+    if not isinstance(value, (dict, list, tuple, set)):
+        return 1
+    if id(value) not in counted:
+        counted[id(value)] = math.inf
+        parts = [*value, *value.values()] if isinstance(value, dict) else value
+        counted[id(value)] = 1 + sum(_expanded(part, counted) for part in parts)
+    return counted[id(value)]
 
 
 def names(project: Project, kind: str) -> list[str]:
@@ -52,6 +72,8 @@ def names(project: Project, kind: str) -> list[str]:
 
 
 def check_name(project: Project, kind: str, name: str, where: str) -> None:
+    if problem := name_problem(name):
+        raise ConfigurationError(f"{where}: {problem}")
     if name not in (known := names(project, kind)):
         raise ConfigurationError(f"{where}: no file params/{kind}/{name}.yaml{nearest(name, known)}")
 

@@ -25,7 +25,7 @@ from heterobench.config.numbers import (
 )
 from heterobench.config.strict import Strict
 
-Names = Annotated[list[str], Field(min_length=1)] | str
+Names = Annotated[list[Name], Field(min_length=1)] | Name
 Augmentation = Literal["none", "crops and flips"]
 SHIFT = 4  # pixels that a crop may move an image by, up, down, left and right
 
@@ -33,8 +33,8 @@ SHIFT = 4  # pixels that a crop may move an image by, up, down, left and right
 class Config(Strict):
     """params/config.yaml: which benchmarks a plain ``snakemake`` reproduces, and how runs are computed."""
 
-    preset: str = Field("mini", description="preset of every benchmark: mini, or paper")
-    benchmarks: list[str] = Field(min_length=1, description="names of files in params/benchmarks/")
+    preset: Name = Field("mini", description="preset of every benchmark: mini, or paper")
+    benchmarks: list[Name] = Field(min_length=1, description="names of files in params/benchmarks/")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes a GPU where there is one")
     runs_per_gpu: Few = Field(4, description="how many jobs may share one GPU")
     executor: Literal["auto", "loop", "vmap", "workers"] = Field(

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from heterobench.errors import ConfigurationError
+from heterobench.errors import ConfigurationError, short
 
 UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")  # no form of a report can show them
 Model = TypeVar("Model", bound=BaseModel)
@@ -64,6 +64,6 @@ def explain(error: ValidationError, where: str) -> str:
             continue  # the list is only short of the entries with mistakes, which have lines of their own
         key = ".".join(str(part) for part in item["loc"])
         message = item["msg"].removeprefix("Value error, ")
-        found = "" if item["type"] in ("missing", "value_error") else f" (found {item['input']!r})"
+        found = "" if item["type"] in ("missing", "value_error") else f" (found {short(item['input'])})"
         lines.append(": ".join(part for part in (where, key, message + found) if part))
     return "\n".join(lines)

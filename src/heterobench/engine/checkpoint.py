@@ -100,7 +100,7 @@ def trim(folder: Path, state: RunState) -> None:
 
 
 def _kept(folder: Path) -> list[Path]:
-    return sorted(folder.glob("round-*.safetensors"))
+    return sorted(folder.glob(f"round-{'?' * 8}-{'?' * 16}.safetensors"))  # a copy by hand has another name
 
 
 def _read(path: Path, device: Any) -> tuple[RunState, dict[str, Tensor], dict[str, Any]]:

@@ -161,7 +161,8 @@ def read_manifest(project: Project, dataset: str, name: str, seed: int) -> dict[
     try:
         return read_sealed(path)
     except FileNotFoundError:
-        raise PartitionError(f"{path}: no such manifest; make partition {name} of {dataset} first") from None
+        command = f"heterobench partition {dataset} {name} --seeds {seed}"
+        raise PartitionError(f"{path}: no such manifest; make partition {name} of {dataset} first: {command}") from None
     except (OSError, RunError) as error:
         raise PartitionError(_altered(path, f"it is not a partition's manifest ({error})")) from None
 

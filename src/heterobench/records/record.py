@@ -31,6 +31,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,14 +58,28 @@ def snapshot(folder: Path, round: int) -> Path:
 
 def snapshots(folder: Path) -> dict[int, Path]:
     """Round -> file of the models that a run kept along its way, in ascending order."""
-    files = sorted((folder / SNAPSHOTS).glob("round-*.safetensors"))
-    return {int(file.stem.removeprefix("round-")): file for file in files}
+    return {number: path for path, number in _numbered(folder / SNAPSHOTS, r"round-(\d+)\.safetensors").items()}
 
 
 def checkpoints(folder: Path) -> dict[Path, int]:
     """Checkpoints of a run, in ascending order, and the round after which each was made."""
-    files = sorted((folder / CHECKPOINTS).glob("round-*.safetensors"))
-    return {file: int(file.stem.split("-")[1]) for file in files}
+    return _numbered(folder / CHECKPOINTS, r"round-(\d{8})-[0-9a-f]{16}\.safetensors")
+
+
+def _numbered(folder: Path, pattern: str) -> dict[Path, int]:
+    """The files whose whole names are of the pattern, with the number in it; what else lies there is nobody's."""
+    found = ((path, re.fullmatch(pattern, path.name)) for path in sorted(folder.glob("*")))
+    return {path: int(match[1]) for path, match in found if match}
+
+
+def misplaced(folder: Path) -> list[str]:
+    """What stands where a file (or, for checkpoints and snapshots, a folder) of a run belongs, and is none."""
+    folders = (CHECKPOINTS, SNAPSHOTS)
+    files = [folder / name for name in (CONFIG, PROVENANCE, ROUNDS, TIMING, PROGRESS, END, FINAL, SELECTED)]
+    files += [*checkpoints(folder), *snapshots(folder).values()]
+    wrong = [path for path in files if os.path.lexists(path) and not path.is_file()]
+    wrong += [path for name in folders if os.path.lexists(path := folder / name) and not path.is_dir()]
+    return [path.relative_to(folder).as_posix() for path in wrong]
 
 
 def left(folder: Path) -> list[str]:

@@ -35,6 +35,9 @@ def settle(folder: Path, config: dict[str, Any], bound: str = "", keep: int = KE
     keep: how many records of other runs stay beside it.
     """
     wanted = json.loads(as_json(config))  # as it comes back from the file
+    if wrong := record.misplaced(folder):
+        log.warning("%s: no file where one belongs, or no folder: %s; made anew", folder, ", ".join(wrong))
+        _move(folder, UNKNOWN)
     there, kept = _config(folder, wanted), _kept(folder, wanted["run_id"])
     if there is None:
         if folder.is_dir() and any(folder.iterdir()):

@@ -135,6 +135,8 @@ def opened(project: Project, uri: str) -> Iterator[Any]:
         addresses.check(SETTING, uri)
     with exclusive(project, uri), reported(uri):
         if (file := database(uri)) is not None:
+            if os.path.lexists(file) and not file.is_file():  # MLflow would try that again for minutes
+                raise TrackerError(f"{file}: no file, so no database. What to do: move it away; {SAFE}")
             artifacts.settle(file)
         yield client(uri)
 

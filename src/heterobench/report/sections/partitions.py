@@ -42,14 +42,15 @@ def figures(data: ReportData) -> dict[str, Any]:
 def pictures(data: ReportData) -> list[tuple[str, Path]]:
     """(caption, file) of every partition, in the order of the scenarios.
 
-    A partition that has not been drawn has no picture: the workflow was cut off, and its runs are missing too.
+    A partition that has not been drawn has no picture: the workflow was cut off, and its runs are missing too. What is
+    damaged is left out.
     """
     benchmark = data.benchmark
     result, seed = [], min(benchmark.seeds)
     for dataset, name in dict.fromkeys((s.dataset, s.partition) for s in benchmark.scenarios):
         manifest = benchmark.project.partition_manifest(dataset, name, seed)
         picture = benchmark.project.partition_picture(dataset, name)
-        if not (manifest.is_file() and picture.is_file()):
+        if not (manifest.is_file() and picture.is_file() and b"<svg" in picture.read_bytes()):
             continue
         try:
             measured = read_sealed(manifest)["heterogeneity"]
