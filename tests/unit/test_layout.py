@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import warnings
 from html.parser import HTMLParser
 
@@ -106,6 +107,15 @@ def test_every_form_of_a_table_says_every_title(key, tmp_path):
     written = latex.to_latex(table)
     assert written.count(r"\end{document}") == 1  # its own
     assert all(len(part) <= latex.WIDTH for part in latex._parts(table, latex._lengths(table)))
+
+
+@pytest.mark.parametrize("title", ["漢字" * 60, "[e] " * 40, "*" * 150, "[short]", "*"])
+def test_no_title_is_an_argument_of_a_line_break(title, tmp_path):
+    """LaTeX reads a star or a bracket after a line break, and after blanks and the end of a line, as its argument."""
+    arms = {"fedavg": title, "fedprox": f"{title}."}
+    data = make_data(make_benchmark(tmp_path, {"iid": title, "dirichlet-0.1": f"{title}!"}, arms, seeds=2, rounds=4))
+    table = next(t for s in sections.ORDER for t in sections.tables(s, data, ()) if t.name == "accuracy")
+    assert not re.search(r"\\\\\s*[\[*]", latex.to_latex(table))
 
 
 def test_a_name_fits_and_tells_apart_what_differs():

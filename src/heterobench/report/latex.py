@@ -247,7 +247,9 @@ def _tabular(table: Table, blocks: Sequence[Block], part: Sequence[int], lengths
             lines.append("\\addlinespace" if title and group is groups[0] else "\\midrule")
             for row in group.rows:
                 cells = [_cell(row.cells[index], table.columns[index], lengths[index]) for index in part]
-                lines.append(" & ".join([_row_title(row), *cells]) + r" \\")
+                lines.append(
+                    "{}" * _row_title(row).startswith(("[", "*")) + " & ".join([_row_title(row), *cells]) + r" \\"
+                )
     return "\n".join([*lines, "\\bottomrule", "\\end{tabular}", ""])
 
 
@@ -273,7 +275,7 @@ def _head(text: str, words: bool) -> str:
     lines = _broken(text)
     if len(lines) == 1:
         return escape_latex(lines[0])
-    inner = r" \\ ".join(escape_latex(text) for text in lines)
+    inner = r" \\{} ".join(escape_latex(text) for text in lines)  # without {} a bracket or star would be an argument
     return f"\\begin{{tabular}}[b]{{@{{}}{'l' if words else 'r'}@{{}}}}{inner}\\end{{tabular}}"
 
 
