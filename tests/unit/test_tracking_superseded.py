@@ -313,3 +313,12 @@ def test_ui_prints_links_that_search_for_current_runs(project):
     pages = [line for line in text.splitlines() if line.startswith("  http")]
     assert len(pages) == 3
     assert all(f"`{MARK}` = 'false'" in page for page in pages)
+
+
+def test_an_altered_end_stops_no_import(tmp_path):
+    project = empty_project(tmp_path / "p")
+    folder = write_run(project)
+    (folder / "end.json").write_text("[]")
+    summary = importer.track(project)
+    assert len(summary.failed) == 1
+    assert "end.json: damaged" in summary.failed[0]

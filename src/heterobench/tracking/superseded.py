@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from heterobench import resolve
-from heterobench.errors import HeterobenchError
+from heterobench.errors import HeterobenchError, RunError
 from heterobench.project import Project
 from heterobench.records.record import Record
 from heterobench.tracking import entries
@@ -54,7 +54,7 @@ def held(folders: Iterable[Path]) -> dict[Place, Held]:
             record = Record(folder)
             end = record.end
             found[place(folder)] = Held(str(record.config["run_id"]), entries.version(end) if end else None)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RunError):
             found[place(folder)] = Held()
     return found
 
