@@ -469,3 +469,24 @@ def test_training_never_imports_mlflow():
     )
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert json.loads(output) == []
+
+
+@pytest.mark.slow  # MLflow starts twice
+def test_a_database_that_was_being_made_when_its_maker_was_killed(tmp_path):
+    """It is whole or absent, and what is left of it is in nobody's way."""
+    project = empty_project(tmp_path, store=False)
+    write_run(project)
+    code = (
+        "from pathlib import Path; from heterobench.project import Project; from heterobench.tracking import importer\n"
+    )
+    code += f"importer.track(Project(Path({str(project.root)!r})))"
+    process = subprocess.Popen([sys.executable, "-c", code])
+    until = time.monotonic() + 120
+    while not any(path.stat().st_size for path in project.root.glob(".heterobench-mlflow.db*")):
+        assert process.poll() is None
+        assert time.monotonic() < until
+        time.sleep(0.001)
+    process.kill()
+    process.wait()
+    assert not (project.root / "mlflow.db").exists()
+    assert importer.track(project).imported == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from heterobench.errors import ConfigurationError
 from heterobench.project import Project
 
 KINDS = ("algorithms", "benchmarks", "datasets", "models", "partitions", "schedules")
+DEEPEST = 500  # levels of values inside values
 LARGEST = 100_000  # values in a parameter file; aliases of aliases make billions of a few lines
 
 
@@ -34,6 +36,8 @@ def read_yaml(path: Path) -> Any:
 
 def parse_yaml(text: str, where: str) -> Any:
     """The value of a YAML text that stands in `where`: a file, an option, an environment variable."""
+    if _deep(text):
+        raise ConfigurationError(f"{where}: values inside values: allowed are {DEEPEST} levels")
     try:
         value = YAML(typ="safe").load(text)
         size = _expanded(value, {})
@@ -43,6 +47,17 @@ def parse_yaml(text: str, where: str) -> Any:
         how_many = f"{size:,}" if size < math.inf else "endlessly many"
         raise ConfigurationError(f"{where}: {how_many} values, aliases written out: allowed are {LARGEST:,}")
     return value
+
+
+def _deep(text: str) -> bool:
+    """Whether a YAML text is nested deeper than any setting is; its parser in C would end this process for that."""
+    depth = deepest = 0
+    for bracket in re.findall(r"[\[\]{}]", text):
+        depth += 1 if bracket in "[{" else -1
+        deepest = max(deepest, depth)
+    return (
+        deepest > DEEPEST or re.search(rf"^(?: {{{DEEPEST}}}|(?:[-?] ){{{DEEPEST}}})", text, re.MULTILINE) is not None
+    )
 
 
 def _expanded(value: Any, counted: dict[int, float]) -> float:

@@ -15,6 +15,7 @@ from filelock import FileLock, Timeout
 
 from heterobench import addresses
 from heterobench.errors import HeterobenchError, TrackerError
+from heterobench.files import atomic
 from heterobench.project import Project
 from heterobench.tracking import artifacts
 from heterobench.tracking.entries import RUN_ID
@@ -137,8 +138,17 @@ def opened(project: Project, uri: str) -> Iterator[Any]:
         if (file := database(uri)) is not None:
             if os.path.lexists(file) and not file.is_file():  # MLflow would try that again for minutes
                 raise TrackerError(f"{file}: no file, so no database. What to do: move it away; {SAFE}")
+            if not file.exists():
+                make(file)
             artifacts.settle(file)
         yield client(uri)
+
+
+def make(file: Path) -> None:
+    """A new database, whole or absent: with tables that a kill has left half made MLflow could not go on."""
+    with atomic(file) as temporary:
+        temporary.unlink()  # MLflow makes its tables where nothing is
+        client(f"sqlite:///{temporary}").search_experiments(max_results=1)
 
 
 def unreachable(project: Project, uri: str) -> str:
