@@ -78,8 +78,8 @@ MUTATIONS = [
     once(
         "report/aggregate.py",
         "who did not get there does not count in the bound",
-        "math.fsum(censored) / len(censored)",
-        "math.fsum(v for v in found.values() if math.isfinite(v)) / max(1, sum(map(math.isfinite, found.values())))",
+        "value if math.isfinite(value) else end.get(seed, math.nan) for",
+        "value for",
         BOUND,
     ),
     once(
